@@ -1,0 +1,147 @@
+//! Private memory on huge pages, by `hugepage-rs`: for what only the CPU touches but touches on every frame.
+#![allow(unsafe_code)]
+
+use std::alloc::Layout;
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+
+/// A boxed slice on huge pages where the system has some free, else on the heap.
+pub struct HugeArray<T>(Storage<T>);
+
+enum Storage<T> {
+    Huge { first: NonNull<T>, len: usize, layout: Layout },
+    Heap(Box<[T]>),
+}
+
+impl<T> HugeArray<T> {
+    /// `len` values, each made by `make` from its index.
+    ///
+    /// Arrays below 256 KiB stay on the heap: a huge page for them would be mostly waste.
+    pub fn from_fn(len: usize, mut make: impl FnMut(usize) -> T) -> Self {
+        match Self::reserve(len) {
+            Some((first, layout)) => {
+                // `built` drops what was made if `make` panics.
+                let mut built = Built { first, len: 0, layout };
+                while built.len < len {
+                    let value = make(built.len);
+                    // SAFETY: `reserve` gave room for `len` values of `T` at `first`, and `built.len < len`.
+                    unsafe { first.add(built.len).write(value) };
+                    built.len += 1;
+                }
+                std::mem::forget(built);
+                Self(Storage::Huge { first, len, layout })
+            }
+            None => Self(Storage::Heap((0..len).map(make).collect())),
+        }
+    }
+
+    /// Whether the values are on huge pages.
+    pub fn is_huge(&self) -> bool {
+        matches!(self.0, Storage::Huge { .. })
+    }
+
+    fn reserve(len: usize) -> Option<(NonNull<T>, Layout)> {
+        let layout = Layout::array::<T>(len).ok()?;
+        if layout.size() < SMALLEST || !huge_pages_free(layout.size()) {
+            return None;
+        }
+        // SAFETY: the layout's size is not zero (it is at least SMALLEST), which is all `alloc` asks.
+        let first = unsafe { hugepage_rs::alloc(layout) };
+        NonNull::new(first.cast::<T>()).map(|first| (first, layout))
+    }
+}
+
+struct Built<T> {
+    first: NonNull<T>,
+    len: usize,
+    layout: Layout,
+}
+
+impl<T> Drop for Built<T> {
+    fn drop(&mut self) {
+        // SAFETY: `first` came from `alloc(layout)`, its first `len` values were written and not yet dropped, and
+        // nothing uses them after this.
+        unsafe {
+            std::ptr::slice_from_raw_parts_mut(self.first.as_ptr(), self.len).drop_in_place();
+            hugepage_rs::dealloc(self.first.as_ptr().cast(), self.layout);
+        }
+    }
+}
+
+impl<T> Drop for HugeArray<T> {
+    fn drop(&mut self) {
+        if let Storage::Huge { first, len, layout } = self.0 {
+            drop(Built { first, len, layout });
+        }
+    }
+}
+
+impl<T> Deref for HugeArray<T> {
+    type Target = [T];
+    fn deref(&self) -> &[T] {
+        match &self.0 {
+            // SAFETY: `from_fn` wrote `len` values at `first`; they live until drop, and `&self` borrows them.
+            Storage::Huge { first, len, .. } => unsafe { std::slice::from_raw_parts(first.as_ptr(), *len) },
+            Storage::Heap(values) => values,
+        }
+    }
+}
+
+impl<T> DerefMut for HugeArray<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        match &mut self.0 {
+            // SAFETY: as in `deref`; `&mut self` makes the borrow the only one.
+            Storage::Huge { first, len, .. } => unsafe { std::slice::from_raw_parts_mut(first.as_ptr(), *len) },
+            Storage::Heap(values) => values,
+        }
+    }
+}
+
+// SAFETY: the array owns its values as a `Box<[T]>` does, and shares nothing else.
+unsafe impl<T: Send> Send for HugeArray<T> {}
+// SAFETY: as above; `&HugeArray<T>` gives only `&[T]`.
+unsafe impl<T: Sync> Sync for HugeArray<T> {}
+
+/// `hugepage-rs` maps without asking, and a pool that is merely overcommitted faults later: look first.
+fn huge_pages_free(bytes: usize) -> bool {
+    let Ok(meminfo) = std::fs::read_to_string("/proc/meminfo") else { return false };
+    let field = |name: &str| -> Option<usize> {
+        let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim().trim_end_matches("kB").trim().parse().ok()
+    };
+    match (field("HugePages_Free:"), field("HugePages_Rsvd:"), field("Hugepagesize:")) {
+        (Some(free), Some(reserved), Some(kib)) if kib > 0 => {
+            free.saturating_sub(reserved) >= bytes.div_ceil(kib * 1024)
+        }
+        _ => false,
+    }
+}
+
+/// Bytes below which the heap is used.
+const SMALLEST: usize = 256 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::rc::Rc;
+
+    #[test]
+    fn values_are_made_in_order_and_dropped_once() {
+        // 512 KiB of pointers: on huge pages where there are some, on the heap elsewhere; the same behaviour.
+        let shared = Rc::new(());
+        let mut array = HugeArray::from_fn(65_536, |index| (index, shared.clone()));
+        assert_eq!(array.len(), 65_536);
+        assert!(array.iter().enumerate().all(|(index, (value, _))| index == *value));
+        array[7].0 = 70;
+        assert_eq!(array[7].0, 70);
+        assert_eq!(Rc::strong_count(&shared), 65_537);
+        drop(array);
+        assert_eq!(Rc::strong_count(&shared), 1);
+    }
+
+    #[test]
+    fn small_and_empty_arrays_are_on_the_heap() {
+        assert!(!HugeArray::from_fn(10, |index| index).is_huge());
+        assert!(HugeArray::from_fn(0, |index| index).is_empty());
+    }
+}

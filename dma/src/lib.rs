@@ -1,0 +1,38 @@
+//! Memory that a device may reach, and the device's registers.
+//!
+//! This crate knows no NIC and no file. It gives a driver:
+//!
+//! - [`SharedMemory`]: memory with a file descriptor, so that it can be mapped for DMA by the kernel's VFIO (by
+//!   address) and by a vfio-user peer (by descriptor);
+//! - [`Iommu`] and [`Mapping`]: device addresses ([`Iova`]) that exist only while the mapping does;
+//! - [`PciFunction`] and [`RegisterSpace`]: configuration space and BARs, over kernel VFIO, a vfio-user socket, or a
+//!   device model in the same process ([`Backend`]);
+//! - [`fence`]: the two orderings that a descriptor ring needs, with the reasons;
+//! - [`HugeArray`]: plain private memory on huge pages for what only the CPU touches.
+#![warn(missing_docs)]
+
+mod address;
+mod backend;
+mod error;
+pub mod fence;
+mod function;
+mod hugepage;
+mod iommu;
+mod iova;
+mod memory;
+mod registers;
+mod sysfs;
+mod vfio;
+mod vfio_ioctl;
+mod vfio_user;
+
+pub use address::{Iova, Payload, Segment};
+pub use backend::{Backend, BarInfo, MappedArea};
+pub use error::{Error, Result};
+pub use function::{Identity, PciFunction};
+pub use hugepage::HugeArray;
+pub use iommu::{Access, Iommu, Mapping};
+pub use iova::IovaAllocator;
+pub use memory::{Backing, HugePages, SharedMemory};
+pub use registers::{Register, RegisterSpace};
+pub use sysfs::PciAddress;

@@ -1,0 +1,115 @@
+//! What a NIC or its user can do wrong.
+
+use std::time::Duration;
+
+/// A result of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What was asked, what was found, and what to do about it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A function that no driver here knows.
+    #[error(
+        "nic: {name} is {vendor:04x}:{device:04x}, which no driver here knows; known are the Intel 82599 family (8086:10fb and sisters)"
+    )]
+    UnknownDevice {
+        /// How the user named it.
+        name: String,
+        /// PCI vendor.
+        vendor: u16,
+        /// PCI device.
+        device: u16,
+    },
+    /// A register did not come to the value waited for.
+    #[error(
+        "nic: {register} ({offset:#07x}) read {found:#010x} for {waited:?}, waited for {wanted:#x} under mask {mask:#x}"
+    )]
+    Timeout {
+        /// Name of the register.
+        register: &'static str,
+        /// Its offset, bytes.
+        offset: u32,
+        /// The last value read.
+        found: u32,
+        /// The bits looked at.
+        mask: u32,
+        /// What they should have become.
+        wanted: u32,
+        /// How long.
+        waited: Duration,
+    },
+    /// All registers read as ones: the card was pulled out, lost power, or its model's socket closed.
+    #[error(
+        "nic: {name} no longer answers (all registers read as ones); was it pulled out, reset, or its emulator stopped?"
+    )]
+    Gone {
+        /// How the user named it.
+        name: String,
+    },
+    /// No link in time.
+    #[error("nic: {name} has no link after {waited:?}; is the cable in, and the far end up?")]
+    NoLink {
+        /// How the user named it.
+        name: String,
+        /// How long.
+        waited: Duration,
+    },
+    /// The device could not be proved quiet, so what it may still read was not given back.
+    #[error(
+        "nic: {name} could not be stopped: {why}; {kept} buffers it may still read stay held until this program ends"
+    )]
+    NotQuiet {
+        /// How the user named it.
+        name: String,
+        /// What failed last.
+        why: String,
+        /// Tokens kept.
+        kept: usize,
+    },
+    /// The device was stopped; open the NIC again to use it.
+    #[error("nic: {name} was stopped; open it again to use it")]
+    Stopped {
+        /// How the user named it.
+        name: String,
+    },
+    /// A setting outside of what the device can do.
+    #[error("nic: {setting} is {found}; {allowed}")]
+    Setting {
+        /// The setting.
+        setting: &'static str,
+        /// The value asked for.
+        found: u64,
+        /// What would do.
+        allowed: &'static str,
+    },
+    /// A queue that was already taken.
+    #[error("nic: {name} has one {queue} queue, and it is already taken")]
+    QueueTaken {
+        /// How the user named it.
+        name: String,
+        /// "transmit" or "receive".
+        queue: &'static str,
+    },
+    /// A frame that the device cannot send.
+    #[error("frame: {what} is {found}, the limit is {limit}")]
+    Frame {
+        /// What is wrong with it.
+        what: &'static str,
+        /// The value found.
+        found: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// The NIC has no usable address of its own.
+    #[error("nic: {name} has no valid MAC address in its EEPROM (found {found})")]
+    NoMac {
+        /// How the user named it.
+        name: String,
+        /// What the EEPROM says.
+        found: String,
+    },
+    /// Memory, mappings, configuration space.
+    #[error(transparent)]
+    Dma(#[from] stillwire_dma::Error),
+}

@@ -1,0 +1,109 @@
+//! What goes into a transmit queue and what comes out of a receive queue.
+
+use stillwire_dma::{Payload, SharedMemory};
+
+use crate::Offload;
+
+/// A frame to send: a header, which is copied, and a payload, which is not.
+///
+/// The payload value is the token: it moves into the ring with the frame and comes back from
+/// [`TxQueue::reclaim`](crate::TxQueue::reclaim) when the device has read the bytes.
+#[derive(Debug)]
+pub struct Frame<'a, T> {
+    pub(crate) header: &'a [u8],
+    pub(crate) offload: Option<Offload>,
+    pub(crate) payload: Option<T>,
+}
+
+impl<'a, T: Payload> Frame<'a, T> {
+    /// A frame that is `header` and nothing more: at least an Ethernet header, at most
+    /// [`Capabilities::header_len`](crate::Capabilities::header_len) bytes.
+    pub fn new(header: &'a [u8]) -> Self {
+        Self { header, offload: None, payload: None }
+    }
+
+    /// Lets the NIC compute checksums.
+    pub fn offload(mut self, offload: Offload) -> Self {
+        self.offload = Some(offload);
+        self
+    }
+
+    /// Appends all bytes of `payload`.
+    pub fn payload(mut self, payload: T) -> Self {
+        self.payload = Some(payload);
+        self
+    }
+
+    /// Takes the frame apart: a frame that came back because the ring was full.
+    pub fn into_payload(self) -> Option<T> {
+        self.payload
+    }
+}
+
+/// What became of a frame.
+#[derive(Debug)]
+#[must_use = "a frame that came back was not sent"]
+pub enum Posted<'a, T> {
+    /// It is in the ring; the device sees it after the next publish.
+    Queued,
+    /// The ring is full; here it is again. Reclaim and try again.
+    Full(Frame<'a, T>),
+}
+
+/// What the NIC says of one checksum of a received frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Checksum {
+    /// Not looked at, or not to be trusted.
+    Unknown,
+    /// Right.
+    Good,
+    /// Wrong.
+    Bad,
+}
+
+/// What the NIC says of the checksums of a received frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ChecksumStatus {
+    /// IPv4 header.
+    pub ip: Checksum,
+    /// UDP, TCP or SCTP.
+    pub transport: Checksum,
+}
+
+/// A received frame, in buffers that go back to the device when the callback returns.
+///
+/// The device could still write these bytes if it misbehaves, so they are not lent as a slice: copy them out.
+pub struct RxFrame<'a> {
+    pub(crate) memory: &'a SharedMemory,
+    /// Offset in `memory` and length of each piece, bytes.
+    pub(crate) pieces: &'a [(usize, usize)],
+    pub(crate) checksum: ChecksumStatus,
+}
+
+impl RxFrame<'_> {
+    /// Length without the frame check sequence, bytes.
+    pub fn len(&self) -> usize {
+        self.pieces.iter().map(|(_, len)| len).sum()
+    }
+
+    /// Whether there are no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What the NIC says of the checksums.
+    pub fn checksum(&self) -> ChecksumStatus {
+        self.checksum
+    }
+
+    /// Replaces `bytes` by the frame.
+    pub fn copy_to(&self, bytes: &mut Vec<u8>) {
+        bytes.clear();
+        bytes.resize(self.len(), 0);
+        let mut at = 0;
+        for &(offset, len) in self.pieces {
+            self.memory.read_at(offset, &mut bytes[at..at + len]);
+            at += len;
+        }
+    }
+}

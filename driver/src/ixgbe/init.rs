@@ -1,0 +1,205 @@
+//! Bring-up: reset, global settings, link (82599 datasheet 4.6.3).
+
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use stillwire_dma::PciFunction;
+
+use super::regs::*;
+use super::stats::Counters;
+use super::stop::State;
+use crate::registers::Registers;
+use crate::{Config, Error, Link, Mac, Result};
+
+/// PCI device numbers of the 82599 (Linux `ixgbe_type.h`): backplane, CX4, SFP+, LOM, mezzanine, QSFP.
+const DEVICES: [u16; 16] = [
+    0x10f7, 0x10f8, 0x10f9, 0x10fb, 0x10fc, 0x1507, 0x1514, 0x1517, 0x151c, 0x1529, 0x152a, 0x154a, 0x154d, 0x154f,
+    0x1557, 0x1558,
+];
+
+/// Whether this family's driver drives the function.
+pub(crate) fn knows(vendor: u16, device: u16) -> bool {
+    vendor == 0x8086 && DEVICES.contains(&device)
+}
+
+/// What the queues and the [`Device`] share.
+pub(crate) struct Function {
+    pub pci: PciFunction,
+    pub regs: Registers,
+    pub config: Config,
+    pub(super) state: Mutex<State>,
+    pub tx_taken: AtomicBool,
+    pub rx_taken: AtomicBool,
+}
+
+/// A port, reset and configured.
+pub(crate) struct Device {
+    pub function: Arc<Function>,
+    pub mac: Mac,
+    pub counters: Mutex<Counters>,
+}
+
+impl Device {
+    pub(crate) fn open(pci: PciFunction, config: Config) -> Result<Self> {
+        pci.enable_memory()?;
+        let regs = Registers::new(pci.registers(0, REGISTERS_LEN)?, STATUS, pci.name());
+        regs.alive()?;
+        let function = Arc::new(Function {
+            pci,
+            regs,
+            config,
+            state: Mutex::new(State::Running),
+            tx_taken: AtomicBool::new(false),
+            rx_taken: AtomicBool::new(false),
+        });
+        function.reset()?;
+        let mac = function.mac()?;
+        function.clear_filters();
+        function.configure_receive();
+        function.configure_transmit();
+        function.start_link();
+        function.pci.set_bus_master(true)?;
+        let device = Self { function, mac, counters: Mutex::default() };
+        // What was counted before belongs to somebody else.
+        device.statistics();
+        *device.counters.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Counters::default();
+        Ok(device)
+    }
+
+    pub(crate) fn link(&self) -> Result<Link> {
+        self.function.regs.alive()?;
+        let links = self.function.regs.read(LINKS);
+        let megabits = match (links & LINKS_SPEED) >> 28 {
+            3 => 10_000,
+            2 => 1_000,
+            1 => 100,
+            _ => 0,
+        };
+        Ok(Link { up: links & LINKS_UP != 0, megabits })
+    }
+}
+
+impl Function {
+    /// A device that may have been left running by anybody becomes one that is known (4.2.1.7, 5.2.5.3.2).
+    fn reset(&self) -> Result<()> {
+        self.mask_interrupts();
+        // DMA of a former owner must not survive into the new one's memory.
+        let quiet = self.disable_master();
+        let resets = if quiet.is_err() { 2 } else { 1 };
+        for _ in 0..resets {
+            if quiet.is_err() {
+                self.flush_pending();
+            }
+            self.regs.set(CTRL, CTRL_RST | CTRL_LNK_RST);
+            // No register may be touched for a millisecond (8.2.3.1.1).
+            std::thread::sleep(Duration::from_millis(2));
+            self.regs.wait(CTRL, CTRL_RST | CTRL_LNK_RST, 0, Duration::from_millis(100))?;
+        }
+        std::thread::sleep(AFTER_RESET);
+        self.regs.clear(CTRL, CTRL_GIO_DIS);
+        self.mask_interrupts();
+        self.regs.wait(EEC, EEC_ARD, EEC_ARD, Duration::from_secs(1))?;
+        self.regs.wait(RDRXCTL, RDRXCTL_DMAIDONE, RDRXCTL_DMAIDONE, Duration::from_secs(1))?;
+        // Memory is coherent here; and say that a driver is in charge, so that firmware keeps off.
+        self.regs.set(CTRL_EXT, CTRL_EXT_NS_DIS | CTRL_EXT_DRV_LOAD);
+        Ok(())
+    }
+
+    fn mask_interrupts(&self) {
+        self.regs.write(EIMC, 0x7fff_ffff);
+        for index in 0..EIMC_EX.count {
+            self.regs.write(EIMC_EX.at(index), u32::MAX);
+        }
+        let _ = self.regs.read(EICR);
+    }
+
+    /// The EEPROM loads the address into entry 0 at reset (8.2.3.7.9).
+    fn mac(&self) -> Result<Mac> {
+        let (low, high) = (self.regs.read(RAL.at(0)), self.regs.read(RAH.at(0)));
+        let [a, b, c, d] = low.to_le_bytes();
+        let [e, f, ..] = high.to_le_bytes();
+        let mac = Mac([a, b, c, d, e, f]);
+        let present = self.regs.read(EEC) & EEC_PRES != 0;
+        if !present || high & RAH_AV == 0 || mac.0 == [0; 6] || a & 1 != 0 {
+            return Err(Error::NoMac { name: self.pci.name(), found: mac.to_string() });
+        }
+        Ok(mac)
+    }
+
+    /// Filters hold what was there at power-up or before the reset (4.6.7).
+    fn clear_filters(&self) {
+        for index in 1..RAL.count {
+            self.regs.write(RAL.at(index), 0);
+            self.regs.write(RAH.at(index), 0);
+        }
+        for table in [MTA, VFTA, PFUTA] {
+            for index in 0..table.count {
+                self.regs.write(table.at(index), 0);
+            }
+        }
+        for index in 0..MPSAR.count {
+            self.regs.write(MPSAR.at(index), u32::from(index == 0));
+        }
+    }
+
+    /// 4.6.7, without what belongs to the queue.
+    fn configure_receive(&self) {
+        self.regs.clear(RXCTRL, RXCTRL_RXEN);
+        let accept = if self.config.promiscuous { FCTRL_UPE | FCTRL_MPE } else { 0 };
+        self.regs.write(FCTRL, FCTRL_BAM | accept);
+        self.regs.write(RXPBSIZE.at(0), RX_BUFFER_KIB << 10);
+        for index in 1..RXPBSIZE.count {
+            self.regs.write(RXPBSIZE.at(index), 0);
+        }
+        // Must be right even with flow control off (4.6.3.2).
+        self.regs.write(FCRTH.at(0), RX_BUFFER_KIB * 1024 - 0x6000);
+        let dma = self.regs.read(RDRXCTL) & !RDRXCTL_RSCFRSTSIZE;
+        self.regs.write(RDRXCTL, dma | RDRXCTL_CRCSTRIP | RDRXCTL_RSCACKC | RDRXCTL_FCOE_WRFIX);
+        self.regs.set(RXCSUM, RXCSUM_PCSD);
+        // RXCRCSTRP must equal RDRXCTL.CRCSTRIP.
+        let jumbo = if self.config.max_frame > 1514 { HLREG0_JUMBOEN } else { 0 };
+        let mac = self.regs.read(HLREG0) & !(HLREG0_JUMBOEN | HLREG0_LPBK);
+        self.regs.write(HLREG0, mac | HLREG0_RXCRCSTRP | HLREG0_TXCRCEN | HLREG0_TXPADEN | jumbo);
+        // Counts the check sequence, and a tag may come on top.
+        self.regs.write(MAXFRS, (u32::from(self.config.max_frame) + 4 + 4) << 16);
+    }
+
+    /// 4.6.8, without what belongs to the queue.
+    fn configure_transmit(&self) {
+        self.regs.set(RTTDCS, RTTDCS_ARBDIS);
+        self.regs.write(DTXMXSZRQ, 0xfff);
+        self.regs.write(TXPBSIZE.at(0), TX_BUFFER_KIB << 10);
+        let frame_kib = u32::from(self.config.max_frame).div_ceil(1024);
+        self.regs.write(TXPBTHRESH.at(0), TX_BUFFER_KIB - frame_kib);
+        for index in 1..TXPBSIZE.count {
+            self.regs.write(TXPBSIZE.at(index), 0);
+            self.regs.write(TXPBTHRESH.at(index), 0);
+        }
+        self.regs.write(MTQC, 0);
+        self.regs.clear(RTTDCS, RTTDCS_ARBDIS);
+        for queue in 0..TDT.count {
+            self.regs.write(RTTDQSEL, queue);
+            self.regs.write(RTTDT1C, 0);
+            self.regs.write(RTTBCNRC, 0);
+        }
+        self.regs.write(RTTDQSEL, 0);
+    }
+
+    /// The EEPROM has set the link mode up; all that is left is to light the laser and start.
+    fn start_link(&self) {
+        let pins = self.regs.read(ESDP);
+        self.regs.write(ESDP, (pins & !ESDP_SDP3) | ESDP_SDP3_DIR);
+        self.regs.set(AUTOC, AUTOC_AN_RESTART);
+        self.regs.flush();
+    }
+}
+
+/// All registers lie below.
+const REGISTERS_LEN: u64 = 0x2_0000;
+/// The datasheet asks for 10 ms (4.6.3.2), Linux waits for 50.
+const AFTER_RESET: Duration = Duration::from_millis(50);
+/// The whole receive packet buffer, KiB, to packet buffer 0.
+const RX_BUFFER_KIB: u32 = 512;
+/// The whole transmit packet buffer, KiB, to packet buffer 0.
+const TX_BUFFER_KIB: u32 = 160;

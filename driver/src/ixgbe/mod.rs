@@ -1,0 +1,46 @@
+//! Intel 82599 family.
+//!
+//! # The device in a page
+//!
+//! A port is a PCI function whose BAR0 holds all registers. Work goes through rings of 16-byte descriptors in host
+//! memory. Software fills descriptors and stores the index behind the last one in a *tail* register (the doorbell); the
+//! device fetches from its *head* up to the tail, reads or writes the buffers, and sets the DD ("descriptor done") bit.
+//!
+//! ```text
+//!            TxQueue<T>                                           82599
+//!   tokens: T of frame k ─┐            ring (DMA memory)
+//!                         │   ┌─────────┬────────┬────────┬────┐
+//!   post():  header slot ─┼──▶│ context │ header │ page … │    │──fetch──▶ checksums ──▶ wire
+//!            page segments┘   └─────────┴────────┴────────┴────┘
+//!   publish(): TDT ────────────────────────────────────────────────────────▶
+//!   reclaim():                     ◀──── DD on descriptors with RS ────────── data fetched
+//!     moves tokens out
+//! ```
+//!
+//! - A *context* descriptor says where the IP and transport headers lie. It stays in force until replaced, so it is
+//!   written only when the offload changes.
+//! - The first data descriptor of a frame is the header, copied into a slot that belongs to the descriptor's index. The
+//!   others name payload where it lies.
+//! - RS ("report status") asks for a DD. It is set on the last descriptor of a batch and after every
+//!   32 descriptors within one, not on each frame; one DD completes everything before it.
+//! - The device is done with a buffer when its bytes are in the packet buffer: enough to give the memory back, not proof
+//!   that they left the port.
+//!
+//! # Stopping
+//!
+//! Memory goes back only when the device is *proved* quiet: queues disabled and the disable acknowledged, PCIe master
+//! disable acknowledged (STATUS.GIO), bus mastering off. The proof is one function, `init::Function::stop`; every path
+//! that releases memory goes through it. If no proof can be had (the peer of a vfio-user socket died, say), the tokens
+//! are kept until the program ends, and the error says so.
+
+mod desc;
+mod init;
+mod regs;
+mod rx;
+mod stats;
+mod stop;
+mod tx;
+
+pub(crate) use init::{Device, knows};
+pub(crate) use rx::RxQueue;
+pub(crate) use tx::{HEADER_SLOT as HEADER_LEN, MAX_SEGMENTS as PAYLOAD_PIECES, TxQueue};

@@ -1,0 +1,119 @@
+//! Registers of the 82599 that this driver touches, in datasheet order (82599 datasheet section 8.2; offsets as in
+//! Linux `ixgbe_type.h`).
+
+use crate::registers::registers;
+
+registers! {
+    // General control (8.2.3.1)
+    CTRL      0x00000 Rw "Device control.";
+    STATUS    0x00008 Ro "Device status.";
+    CTRL_EXT  0x00018 Rw "Extended device control.";
+    ESDP      0x00020 Rw "Software-definable pins; pin 3 switches the laser of dual-speed SFP+ boards off.";
+    EEC       0x10010 Rw "EEPROM and flash control.";
+    // PCIe (8.2.3.4)
+    GCR_EXT   0x11050 Rw "PCIe control, extended.";
+    // Interrupts (8.2.3.5)
+    EICR      0x00800 Rc "Interrupt cause.";
+    EIMC      0x00888 Wo "Interrupt mask clear.";
+    EIMC_EX[2, 4] 0x00AB0 Wo "Interrupt mask clear, vectors 0..63.";
+    // Receive (8.2.3.7, 8.2.3.8)
+    FCTRL     0x05080 Rw "Receive filter control.";
+    RXCSUM    0x05000 Rw "Receive checksum control.";
+    MTA[128, 4]  0x05200 Rw "Multicast table, a bit a hash.";
+    RAL[128, 8]  0x0A200 Rw "Receive address, low: bytes 0..4 of the MAC.";
+    RAH[128, 8]  0x0A204 Rw "Receive address, high: bytes 4..6 of the MAC, bit 31 valid.";
+    MPSAR[256, 4] 0x0A600 Rw "Pools of a receive address, two words an address.";
+    VFTA[128, 4] 0x0A000 Rw "VLAN table.";
+    PFUTA[128, 4] 0x0F400 Rw "Unicast hash table.";
+    RDBAL[64, 0x40]  0x01000 Rw "Receive ring address, low.";
+    RDBAH[64, 0x40]  0x01004 Rw "Receive ring address, high.";
+    RDLEN[64, 0x40]  0x01008 Rw "Receive ring length, bytes.";
+    DCA_RXCTRL[64, 0x40] 0x0100C Rw "Receive DCA control; bit 12 must be cleared.";
+    RDH[64, 0x40]    0x01010 Rw "Receive head.";
+    SRRCTL[64, 0x40] 0x01014 Rw "Receive buffers: size, descriptor type, drop.";
+    RDT[64, 0x40]    0x01018 Rw "Receive tail.";
+    RXDCTL[64, 0x40] 0x01028 Rw "Receive queue control.";
+    RSCCTL[64, 0x40] 0x0102C Rw "Receive side coalescing.";
+    RDRXCTL   0x02F00 Rw "Receive DMA control.";
+    RXCTRL    0x03000 Rw "Receive control.";
+    RXPBSIZE[8, 4] 0x03C00 Rw "Receive packet buffer size, KiB << 10.";
+    FCRTH[8, 4] 0x03260 Rw "Flow control receive threshold, high.";
+    // Transmit (8.2.3.9)
+    DMATXCTL  0x04A80 Rw "Transmit DMA control.";
+    DTXMXSZRQ 0x08100 Rw "Bytes of transmit DMA requests in flight.";
+    TDBAL[128, 0x40]  0x06000 Rw "Transmit ring address, low.";
+    TDBAH[128, 0x40]  0x06004 Rw "Transmit ring address, high.";
+    TDLEN[128, 0x40]  0x06008 Rw "Transmit ring length, bytes.";
+    TDH[128, 0x40]    0x06010 Rw "Transmit head.";
+    TDT[128, 0x40]    0x06018 Rw "Transmit tail: the doorbell.";
+    TXDCTL[128, 0x40] 0x06028 Rw "Transmit queue control.";
+    TDWBAL[128, 0x40] 0x06038 Rw "Head write-back address, low; bit 0 enables.";
+    TXPBSIZE[8, 4]   0x0CC00 Rw "Transmit packet buffer size, KiB << 10.";
+    TXPBTHRESH[8, 4] 0x04950 Rw "Transmit packet buffer threshold, KiB.";
+    MTQC      0x08120 Rw "Multiple transmit queues.";
+    // Transmit scheduler (8.2.3.10)
+    RTTDCS    0x04900 Rw "Transmit arbiter control.";
+    RTTDQSEL  0x04904 Rw "Which queue the next register speaks of.";
+    RTTDT1C   0x04908 Rw "Transmit credits of the queue.";
+    RTTBCNRC  0x04984 Rw "Transmit rate limit of the queue.";
+    // Security blocks (8.2.3.12)
+    SECRXCTRL 0x08D00 Rw "Receive path through the security block.";
+    SECRXSTAT 0x08D04 Ro "Whether that path is empty.";
+    // MAC and link (8.2.3.22)
+    HLREG0    0x04240 Rw "MAC control.";
+    MAXFRS    0x04268 Rw "Largest frame, bytes << 16.";
+    AUTOC     0x042A0 Rw "Auto-negotiation control.";
+    LINKS     0x042A4 Ro "Link status.";
+    // Statistics (8.2.3.23)
+    CRCERRS   0x04000 Rc "Frames with a bad check sequence.";
+    RLEC      0x04040 Rc "Frames with a bad length field.";
+    MPC[8, 4] 0x03FA0 Rc "Frames missed for want of packet buffer.";
+    GPRC      0x04074 Rc "Good frames received.";
+    GPTC      0x04080 Rc "Good frames sent.";
+    GORCL     0x04088 Rc "Good bytes received, low.";
+    GORCH     0x0408C Rc "Good bytes received, high.";
+    GOTCL     0x04090 Rc "Good bytes sent, low.";
+    GOTCH     0x04094 Rc "Good bytes sent, high.";
+    QPRDC[16, 0x40] 0x01430 Rc "Frames dropped for want of receive descriptors.";
+    XEC       0x04120 Rc "Frames with a bad IP, UDP or TCP checksum.";
+}
+
+pub(crate) const CTRL_GIO_DIS: u32 = 1 << 2;
+pub(crate) const CTRL_LNK_RST: u32 = 1 << 3;
+pub(crate) const CTRL_RST: u32 = 1 << 26;
+pub(crate) const STATUS_GIO: u32 = 1 << 19;
+pub(crate) const CTRL_EXT_NS_DIS: u32 = 1 << 16;
+pub(crate) const CTRL_EXT_DRV_LOAD: u32 = 1 << 28;
+pub(crate) const ESDP_SDP3: u32 = 1 << 3;
+pub(crate) const ESDP_SDP3_DIR: u32 = 1 << 11;
+pub(crate) const EEC_PRES: u32 = 1 << 8;
+pub(crate) const EEC_ARD: u32 = 1 << 9;
+pub(crate) const GCR_EXT_BUFFERS_CLEAR: u32 = 1 << 30;
+pub(crate) const FCTRL_MPE: u32 = 1 << 8;
+pub(crate) const FCTRL_UPE: u32 = 1 << 9;
+pub(crate) const FCTRL_BAM: u32 = 1 << 10;
+pub(crate) const RXCSUM_PCSD: u32 = 1 << 13;
+pub(crate) const RAH_AV: u32 = 1 << 31;
+/// Header-split is not used; one advanced descriptor a buffer.
+pub(crate) const SRRCTL_ADVANCED: u32 = 1 << 25;
+pub(crate) const SRRCTL_DROP_EN: u32 = 1 << 28;
+pub(crate) const DCTL_ENABLE: u32 = 1 << 25;
+pub(crate) const DCA_RXCTRL_RESERVED: u32 = 1 << 12;
+pub(crate) const RDRXCTL_CRCSTRIP: u32 = 1 << 1;
+pub(crate) const RDRXCTL_DMAIDONE: u32 = 1 << 3;
+pub(crate) const RDRXCTL_RSCFRSTSIZE: u32 = 0x1f << 17;
+pub(crate) const RDRXCTL_RSCACKC: u32 = 1 << 25;
+pub(crate) const RDRXCTL_FCOE_WRFIX: u32 = 1 << 26;
+pub(crate) const RXCTRL_RXEN: u32 = 1 << 0;
+pub(crate) const DMATXCTL_TE: u32 = 1 << 0;
+pub(crate) const RTTDCS_ARBDIS: u32 = 1 << 6;
+pub(crate) const SECRXCTRL_RX_DIS: u32 = 1 << 1;
+pub(crate) const SECRXSTAT_RDY: u32 = 1 << 0;
+pub(crate) const HLREG0_TXCRCEN: u32 = 1 << 0;
+pub(crate) const HLREG0_RXCRCSTRP: u32 = 1 << 1;
+pub(crate) const HLREG0_JUMBOEN: u32 = 1 << 2;
+pub(crate) const HLREG0_TXPADEN: u32 = 1 << 10;
+pub(crate) const HLREG0_LPBK: u32 = 1 << 15;
+pub(crate) const AUTOC_AN_RESTART: u32 = 1 << 12;
+pub(crate) const LINKS_UP: u32 = 1 << 30;
+pub(crate) const LINKS_SPEED: u32 = 3 << 28;

@@ -1,0 +1,180 @@
+//! Receive (82599 datasheet 7.1, 4.6.7).
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use stillwire_dma::{Access, HugePages, Mapping, Register, SharedMemory, fence};
+
+use super::desc::RxStatus;
+use super::init::Function;
+use super::regs::*;
+use crate::Result;
+use crate::frame::RxFrame;
+
+/// A receive ring with a buffer that belongs to each descriptor.
+pub(crate) struct RxQueue {
+    function: Arc<Function>,
+    size: usize,
+    /// Position of the next descriptor to look at; positions count up for ever.
+    next: u64,
+    /// Position of the next descriptor to be given back to the device.
+    armed: u64,
+    tail: Register,
+    memory: SharedMemory,
+    mapping: Mapping,
+    buffers: usize,
+    /// Pieces of the frame that is being put together: buffer offset and length.
+    pieces: Vec<(usize, usize)>,
+    /// The frame that is being put together is to be dropped.
+    spoilt: bool,
+    dropped: u64,
+}
+
+impl RxQueue {
+    pub(crate) fn new(function: Arc<Function>) -> Result<Self> {
+        function.running()?;
+        let size = usize::from(function.config.rx_ring);
+        let buffers = (size * DESCRIPTOR).next_multiple_of(4096);
+        let memory = SharedMemory::new("stillwire-rx", buffers + size * BUFFER, HugePages::IfFree)?;
+        let mapping = function.pci.iommu().map(&memory, Access::ReadWrite)?;
+        let tail = function.regs.space().register(RDT.at(0).offset);
+        let pieces = Vec::with_capacity(MAX_PIECES);
+        let queue = Self {
+            function,
+            size,
+            next: 0,
+            armed: 0,
+            tail,
+            memory,
+            mapping,
+            buffers,
+            pieces,
+            spoilt: false,
+            dropped: 0,
+        };
+        (0..size).for_each(|index| queue.arm(index));
+        queue.start()?;
+        Ok(queue)
+    }
+
+    fn start(&self) -> Result<()> {
+        let regs = &self.function.regs;
+        let base = self.mapping.iova_of(0).expect("a mapping has a first byte").get();
+        regs.clear(RXDCTL.at(0), DCTL_ENABLE);
+        regs.write(RDBAL.at(0), base as u32);
+        regs.write(RDBAH.at(0), (base >> 32) as u32);
+        regs.write(RDLEN.at(0), (self.size * DESCRIPTOR) as u32);
+        regs.write(RDH.at(0), 0);
+        regs.write(RDT.at(0), 0);
+        regs.write(SRRCTL.at(0), (BUFFER / 1024) as u32 | SRRCTL_ADVANCED | SRRCTL_DROP_EN);
+        regs.write(RSCCTL.at(0), 0);
+        // On by default, reserved, and with it set received data is garbage (8.2.3.11.1).
+        regs.clear(DCA_RXCTRL.at(0), DCA_RXCTRL_RESERVED);
+        regs.set(RXDCTL.at(0), DCTL_ENABLE);
+        regs.wait(RXDCTL.at(0), DCTL_ENABLE, DCTL_ENABLE, Duration::from_millis(100))?;
+        fence::release_to_device();
+        regs.write(RDT.at(0), (self.size - 1) as u32);
+        // Enabling into arriving traffic can hang the 82599; so the path is shut while it is done.
+        regs.set(SECRXCTRL, SECRXCTRL_RX_DIS);
+        regs.wait(SECRXSTAT, SECRXSTAT_RDY, SECRXSTAT_RDY, Duration::from_millis(40))?;
+        regs.set(RXCTRL, RXCTRL_RXEN);
+        regs.clear(SECRXCTRL, SECRXCTRL_RX_DIS);
+        Ok(())
+    }
+
+    /// Hands up to `budget` frames to `each`; returns how many there were.
+    pub(crate) fn poll(&mut self, budget: usize, mut each: impl FnMut(&RxFrame<'_>)) -> usize {
+        let mut frames = 0;
+        // A device that lies about its progress cannot keep us: one turn of the ring is all we follow.
+        for _ in 0..self.size {
+            if frames == budget {
+                break;
+            }
+            let words = self.memory.words(self.index(self.next) * DESCRIPTOR, 2);
+            let status = RxStatus::from_bits(u64::from_le(words[1].load(Ordering::Acquire)));
+            if !status.done() {
+                break;
+            }
+            fence::acquire_from_device();
+            let first = u64::from_le(words[0].load(Ordering::Relaxed));
+            frames += usize::from(self.take(status, first, &mut each));
+        }
+        self.give_back();
+        frames
+    }
+
+    /// Frames that were dropped because they were damaged or made no sense.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    /// One written-back descriptor; returns whether it ended a frame that was handed out.
+    fn take(&mut self, status: RxStatus, first: u64, each: &mut impl FnMut(&RxFrame<'_>)) -> bool {
+        let len = usize::from(status.len());
+        if (1..=BUFFER).contains(&len) && self.pieces.len() < MAX_PIECES {
+            self.pieces.push((self.buffers + self.index(self.next) * BUFFER, len));
+        } else {
+            self.spoilt = true;
+        }
+        self.next += 1;
+        if !status.end_of_packet() {
+            return false;
+        }
+        let good = !self.spoilt && !status.damaged();
+        if good {
+            each(&RxFrame { memory: &self.memory, pieces: &self.pieces, checksum: status.checksum(first) });
+        } else {
+            self.dropped += 1;
+        }
+        self.pieces.clear();
+        self.spoilt = false;
+        good
+    }
+
+    /// Gives the buffers of finished frames back to the device: one store of the tail a poll.
+    fn give_back(&mut self) {
+        // Those of a frame that is not complete yet stay, unless it is going to be dropped anyway.
+        let kept = if self.spoilt { 0 } else { self.pieces.len() as u64 };
+        let through = self.next - kept;
+        if self.armed == through {
+            return;
+        }
+        for position in self.armed..through {
+            self.arm(self.index(position));
+        }
+        self.armed = through;
+        fence::release_to_device();
+        // The tail names the first descriptor that the device may not use.
+        self.tail.write(self.index(self.armed + self.size as u64 - 1) as u32);
+    }
+
+    #[inline]
+    fn index(&self, position: u64) -> usize {
+        (position & (self.size as u64 - 1)) as usize
+    }
+
+    fn arm(&self, index: usize) {
+        let buffer = self.buffers + index * BUFFER;
+        let iova = self.mapping.iova_of(buffer).expect("buffers are mapped").get();
+        let words = self.memory.words(index * DESCRIPTOR, 2);
+        words[0].store(iova.to_le(), Ordering::Relaxed);
+        words[1].store(0, Ordering::Relaxed);
+    }
+}
+
+impl Drop for RxQueue {
+    fn drop(&mut self) {
+        if self.function.stop().is_err() {
+            // The device may still write here: the memory must not become anybody else's.
+            std::mem::forget(self.memory.clone());
+        }
+    }
+}
+
+/// Bytes of a descriptor.
+const DESCRIPTOR: usize = 16;
+/// Bytes of a receive buffer: SRRCTL counts in KiB, and two of them hold a full-size frame.
+const BUFFER: usize = 2048;
+/// Buffers of one frame: enough for 9.5 KiB.
+const MAX_PIECES: usize = 8;

@@ -1,0 +1,26 @@
+//! Poll-mode NIC drivers in userspace.
+//!
+//! - [`Nic`]: a NIC brought to link: MAC, statistics, queues.
+//! - [`TxQueue`]: a transmit ring that is generic over the token that travels with a frame. Posting *moves* the token
+//!   into the ring; reclaiming a completed descriptor *moves it out*. With a token that keeps memory still (a hold on
+//!   file pages, say) "still until the NIC is done" is a matter of types, not of discipline. The driver does not know
+//!   what a token is.
+//! - [`RxQueue`]: a receive ring.
+//! - [`Frame`] and [`Offload`]: what to send, and which checksums the NIC shall compute.
+//!
+//! Families live side by side ([`ixgbe`]) and never import each other; what they share is here: ring arithmetic
+//! (`ring`), offload planning (`offload`), waiting with deadlines (`registers`).
+#![warn(missing_docs)]
+
+mod error;
+mod frame;
+pub mod ixgbe;
+mod nic;
+mod offload;
+mod registers;
+mod ring;
+
+pub use error::{Error, Result};
+pub use frame::{Checksum, ChecksumStatus, Frame, Posted, RxFrame};
+pub use nic::{Capabilities, Config, Link, Mac, Nic, Run, RxQueue, Statistics, TxQueue};
+pub use offload::{Ip, Offload, Transport};

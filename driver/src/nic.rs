@@ -1,0 +1,330 @@
+//! What a user of any NIC sees.
+
+use std::fmt;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use stillwire_dma::{Payload, PciFunction};
+
+use crate::frame::{Frame, Posted, RxFrame};
+use crate::{Error, Offload, Result, ixgbe};
+
+/// An Ethernet address.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Mac(pub [u8; 6]);
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+/// State of the port.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Link {
+    /// Whether frames can pass.
+    pub up: bool,
+    /// Speed, megabits a second; 0 when not known.
+    pub megabits: u32,
+}
+
+/// How a NIC is set up.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// Descriptors of the transmit ring: a power of two, 64 to 8192.
+    pub tx_ring: u16,
+    /// Descriptors of the receive ring: a power of two, 64 to 8192.
+    pub rx_ring: u16,
+    /// Largest frame without check sequence, bytes: 1514 for an MTU of 1500; at most 9724.
+    pub max_frame: u16,
+    /// Receive frames for other stations as well.
+    pub promiscuous: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { tx_ring: 1024, rx_ring: 1024, max_frame: 1514, promiscuous: false }
+    }
+}
+
+impl Config {
+    fn check(&self) -> Result<()> {
+        for (setting, size) in [("transmit ring", self.tx_ring), ("receive ring", self.rx_ring)] {
+            if !size.is_power_of_two() || !(64..=8192).contains(&size) {
+                let allowed = "a power of two from 64 to 8192 descriptors would do";
+                return Err(Error::Setting { setting, found: size.into(), allowed });
+            }
+        }
+        if !(64..=9724).contains(&self.max_frame) {
+            let allowed = "64 to 9724 bytes would do";
+            return Err(Error::Setting { setting: "largest frame", found: self.max_frame.into(), allowed });
+        }
+        Ok(())
+    }
+}
+
+/// What the device can do.
+#[derive(Clone, Copy, Debug)]
+pub struct Capabilities {
+    /// IPv4 header, UDP and TCP checksums on transmit.
+    pub tx_checksum: bool,
+    /// The same on receive.
+    pub rx_checksum: bool,
+    /// Largest frame it was set up for, bytes without check sequence.
+    pub max_frame: usize,
+    /// Longest [`Frame`] header, bytes.
+    pub header_len: usize,
+    /// Payload pieces of one frame.
+    pub payload_pieces: usize,
+    /// Descriptors in the transmit ring.
+    pub tx_ring: usize,
+    /// Descriptors in the receive ring.
+    pub rx_ring: usize,
+}
+
+/// What the port counted since it was opened.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Statistics {
+    /// Frames sent.
+    pub tx_frames: u64,
+    /// Bytes sent, with check sequences.
+    pub tx_bytes: u64,
+    /// Good frames received.
+    pub rx_frames: u64,
+    /// Bytes in them, with check sequences.
+    pub rx_bytes: u64,
+    /// Frames lost for want of buffers.
+    pub rx_missed: u64,
+    /// Damaged frames.
+    pub rx_errors: u64,
+    /// Frames with a wrong IP, UDP or TCP checksum.
+    pub rx_checksum_errors: u64,
+}
+
+/// A NIC that was reset, set up and started. Dropping it stops the device; queues taken from it are dead then.
+pub struct Nic {
+    device: ixgbe::Device,
+    name: String,
+}
+
+impl Nic {
+    /// Takes a PCI function and brings it up. The link may take seconds more: [`wait_for_link`](Self::wait_for_link).
+    ///
+    /// # Errors
+    /// [`Error::UnknownDevice`], [`Error::Setting`], [`Error::Timeout`], [`Error::NoMac`], or what the bus says.
+    pub fn open(function: PciFunction, config: Config) -> Result<Self> {
+        config.check()?;
+        let (identity, name) = (function.identity()?, function.name());
+        let (vendor, device) = (identity.vendor, identity.device);
+        if !ixgbe::knows(vendor, device) {
+            return Err(Error::UnknownDevice { name, vendor, device });
+        }
+        Ok(Self { device: ixgbe::Device::open(function, config)?, name })
+    }
+
+    /// The NIC's own Ethernet address.
+    pub fn mac(&self) -> Mac {
+        self.device.mac
+    }
+
+    /// State of the port now.
+    ///
+    /// # Errors
+    /// [`Error::Gone`].
+    pub fn link(&self) -> Result<Link> {
+        self.device.link()
+    }
+
+    /// Waits until frames can pass.
+    ///
+    /// # Errors
+    /// [`Error::NoLink`] after `deadline`, [`Error::Gone`].
+    pub fn wait_for_link(&self, deadline: Duration) -> Result<Link> {
+        let start = Instant::now();
+        loop {
+            let link = self.link()?;
+            if link.up {
+                return Ok(link);
+            }
+            if start.elapsed() >= deadline {
+                return Err(Error::NoLink { name: self.name.clone(), waited: start.elapsed() });
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Counts since the NIC was opened.
+    pub fn statistics(&self) -> Statistics {
+        self.device.statistics()
+    }
+
+    /// What it can do.
+    pub fn capabilities(&self) -> Capabilities {
+        let config = &self.device.function.config;
+        Capabilities {
+            tx_checksum: true,
+            rx_checksum: true,
+            max_frame: config.max_frame.into(),
+            header_len: ixgbe::HEADER_LEN,
+            payload_pieces: ixgbe::PAYLOAD_PIECES,
+            tx_ring: config.tx_ring.into(),
+            rx_ring: config.rx_ring.into(),
+        }
+    }
+
+    /// The transmit queue, for frames that carry tokens of type `T`. There is one.
+    ///
+    /// # Errors
+    /// [`Error::QueueTaken`], [`Error::Timeout`], or what memory and mappings say.
+    pub fn tx_queue<T>(&self) -> Result<TxQueue<T>> {
+        let function = &self.device.function;
+        if function.tx_taken.swap(true, Ordering::Relaxed) {
+            return Err(Error::QueueTaken { name: self.name.clone(), queue: "transmit" });
+        }
+        ixgbe::TxQueue::new(function.clone()).map(TxQueue)
+    }
+
+    /// The receive queue. There is one.
+    ///
+    /// # Errors
+    /// As [`tx_queue`](Self::tx_queue).
+    pub fn rx_queue(&self) -> Result<RxQueue> {
+        let function = &self.device.function;
+        if function.rx_taken.swap(true, Ordering::Relaxed) {
+            return Err(Error::QueueTaken { name: self.name.clone(), queue: "receive" });
+        }
+        ixgbe::RxQueue::new(function.clone()).map(RxQueue)
+    }
+
+    /// Stops all DMA of the device, with proof. Queues keep their tokens until they are dropped or stopped themselves.
+    ///
+    /// # Errors
+    /// [`Error::NotQuiet`] when there is no proof.
+    pub fn stop(&self) -> Result<()> {
+        self.device.function.stop().map(|_quiet| ())
+    }
+}
+
+impl Drop for Nic {
+    fn drop(&mut self) {
+        let _ = self.stop();
+    }
+}
+
+/// A transmit ring. Owned by one thread at a time; nothing on its path takes a lock.
+///
+/// ```
+/// # use stillwire_driver::{Frame, Posted, TxQueue, Offload, Result};
+/// # use stillwire_dma::Payload;
+/// # fn send<H: Payload>(tx: &mut TxQueue<H>, headers: &[u8], hold: H) -> Result<()> {
+/// match tx.post(Frame::new(headers).offload(Offload::UDP_V4).payload(hold))? { // moved into the ring
+///     Posted::Queued => tx.publish(),
+///     Posted::Full(frame) => drop(frame), // the ring is full: reclaim, and post it again
+/// }
+/// tx.reclaim(|hold| drop(hold)); // moved out when the NIC is done
+/// # Ok(())
+/// # }
+/// ```
+pub struct TxQueue<T>(ixgbe::TxQueue<T>);
+
+impl<T: Payload> TxQueue<T> {
+    /// Puts a frame into the ring. The device sees it after the next [`publish`](Self::publish).
+    ///
+    /// # Errors
+    /// [`Error::Frame`] for what the device cannot send; the payload is dropped then, for the device never saw it.
+    pub fn post<'a>(&mut self, frame: Frame<'a, T>) -> Result<Posted<'a, T>> {
+        self.0.post(frame)
+    }
+
+    /// Begins to cut one payload into several frames. The ring keeps `payload` until the last of them is done:
+    /// completions come in ring order, so a hold over a long run costs the same as one over a frame.
+    pub fn run(&mut self, payload: T) -> Run<'_, T> {
+        Run { queue: &mut self.0, payload: Some(payload), last: None }
+    }
+}
+
+impl<T> TxQueue<T> {
+    /// Shows the device everything posted so far: one doorbell, however many frames.
+    #[inline]
+    pub fn publish(&mut self) {
+        self.0.publish();
+    }
+
+    /// Calls `done` with the tokens of frames that the device has read, in the order they were posted. Returns the
+    /// number of descriptors that became free.
+    #[inline]
+    pub fn reclaim(&mut self, done: impl FnMut(T)) -> usize {
+        self.0.reclaim(done)
+    }
+
+    /// Descriptors that are free. A frame takes one for its header, one a payload piece, and at times one more.
+    #[inline]
+    pub fn free(&self) -> usize {
+        self.0.free()
+    }
+
+    /// Tokens in the ring.
+    pub fn in_flight(&self) -> usize {
+        self.0.in_flight()
+    }
+
+    /// Stops the whole device, with proof, and calls `back` with every token still in the ring, sent or not. Dropping
+    /// the queue does the same and drops the tokens.
+    ///
+    /// # Errors
+    /// [`Error::NotQuiet`]: no proof could be had, and the tokens are kept until the program ends.
+    pub fn stop(mut self, back: impl FnMut(T)) -> Result<()> {
+        self.0.stop(back)
+    }
+}
+
+/// A payload that is being cut into frames: see [`TxQueue::run`].
+///
+/// However this value ends, the ring keeps the payload for as long as the device may read any frame posted from it.
+pub struct Run<'q, T> {
+    queue: &'q mut ixgbe::TxQueue<T>,
+    payload: Option<T>,
+    last: Option<u64>,
+}
+
+impl<T: Payload> Run<'_, T> {
+    /// The payload.
+    pub fn payload(&self) -> &T {
+        self.payload.as_ref().expect("there until the run ends")
+    }
+
+    /// Posts a frame of `header` and the bytes `range` of the payload. `false` when the ring is full.
+    ///
+    /// # Errors
+    /// As [`TxQueue::post`].
+    pub fn post(&mut self, header: &[u8], offload: Option<Offload>, range: std::ops::Range<usize>) -> Result<bool> {
+        let posted = self.queue.post_range(header, offload, self.payload.as_ref(), range)?;
+        self.last = posted.or(self.last);
+        Ok(posted.is_some())
+    }
+}
+
+impl<T> Drop for Run<'_, T> {
+    fn drop(&mut self) {
+        // With no frame posted the device knows nothing of the payload: it is simply dropped.
+        if let (Some(payload), Some(last)) = (self.payload.take(), self.last) {
+            self.queue.keep(last, payload);
+        }
+    }
+}
+
+/// A receive ring with its buffers. Owned by one thread at a time.
+pub struct RxQueue(ixgbe::RxQueue);
+
+impl RxQueue {
+    /// Calls `each` with the frames that have arrived, at most `budget`; returns how many there were.
+    pub fn poll(&mut self, budget: usize, each: impl FnMut(&RxFrame<'_>)) -> usize {
+        self.0.poll(budget, each)
+    }
+
+    /// Frames that the device handed over damaged or in a way that made no sense.
+    pub fn dropped(&self) -> u64 {
+        self.0.dropped()
+    }
+}

@@ -1,0 +1,99 @@
+//! Interrupt causes, masks and vectors; throttling (EITR) is not modelled, for the model has no clock of its own.
+
+use super::{Model, regs};
+
+/// EICR's link status change.
+const LSC: u32 = 1 << 20;
+/// Causes that are no queue's.
+const OTHER: u32 = 0x7fff_0000;
+
+impl Model {
+    /// Something was completed on a queue: its vector fires if IVAR names one.
+    pub(super) fn queue_event(&mut self, tx: bool, q: usize) {
+        let ivar = self.regs.get(regs::IVAR + 4 * (q as u32 / 2));
+        let entry = ivar >> (16 * (q as u32 % 2) + if tx { 8 } else { 0 });
+        if entry & 0x80 != 0 {
+            self.fire(entry & 0x3f);
+        }
+    }
+
+    /// The link went up or down.
+    pub(super) fn link_event(&mut self) {
+        self.other_event(LSC);
+    }
+
+    fn other_event(&mut self, causes: u32) {
+        self.regs.set(regs::EICR, self.regs.get(regs::EICR) | causes);
+        let entry = self.regs.get(regs::IVAR_MISC) >> 8;
+        if causes & self.regs.get(regs::EIMS) & OTHER != 0 && entry & 0x80 != 0 {
+            self.raise((entry & 0x3f) as u16);
+        }
+    }
+
+    /// A queue vector's cause is set; if its mask allows, the message goes out, and the automatic bits follow.
+    fn fire(&mut self, vector: u32) {
+        let (word, bit) = (vector / 32, 1 << (vector % 32));
+        if vector < 16 {
+            self.regs.set(regs::EICR, self.regs.get(regs::EICR) | bit);
+        }
+        if self.regs.get(regs::EIMS_EX + 4 * word) & bit == 0 {
+            return;
+        }
+        self.raise(vector as u16);
+        let automask =
+            self.regs.get(0x0_0AD0 + 4 * word) | if word == 0 { self.regs.get(regs::EIAM) & 0xffff } else { 0 };
+        if self.regs.has(regs::GPIE, regs::GPIE_EIAME) && automask & bit != 0 {
+            self.set_mask(word, self.regs.get(regs::EIMS_EX + 4 * word) & !bit);
+        }
+        if vector < 16 && self.regs.get(regs::EIAC) & bit != 0 {
+            self.regs.set(regs::EICR, self.regs.get(regs::EICR) & !bit);
+        }
+    }
+
+    fn raise(&mut self, vector: u16) {
+        self.bus.counters.interrupts += 1;
+        self.interrupts.raise(vector);
+    }
+
+    /// EIMS' low half and EIMS_EX(0)'s are the same bits.
+    fn set_mask(&mut self, word: u32, mask: u32) {
+        self.regs.set(regs::EIMS_EX + 4 * word, mask);
+        if word == 0 {
+            self.regs.set(regs::EIMS, self.regs.get(regs::EIMS) & !0xffff | mask & 0xffff);
+        }
+    }
+
+    /// Writes to the interrupt registers; false when `offset` is none of those with side effects.
+    pub(super) fn write_interrupt(&mut self, offset: u32, value: u32) -> bool {
+        match offset {
+            regs::EICR => self.regs.set(regs::EICR, self.regs.get(regs::EICR) & !value),
+            regs::EICS => {
+                (0..16).filter(|bit| value >> bit & 1 == 1).for_each(|bit| self.fire(bit));
+                if value & OTHER != 0 {
+                    self.other_event(value & OTHER);
+                }
+            }
+            regs::EIMS | regs::EIMC => {
+                let set = |old: u32| if offset == regs::EIMS { old | value } else { old & !value };
+                let (mask, queues) = (set(self.regs.get(regs::EIMS)), set(self.regs.get(regs::EIMS_EX)));
+                self.regs.set(regs::EIMS, mask);
+                let high = self.regs.get(regs::EIMS_EX) & !0xffff;
+                self.set_mask(0, high | queues & 0xffff);
+            }
+            0x0A90 | 0x0A94 => {
+                let first = (offset - regs::EICS_EX) / 4 * 32;
+                (0..32).filter(|bit| value >> bit & 1 == 1).for_each(|bit| self.fire(first + bit));
+            }
+            0x0AA0 | 0x0AA4 => {
+                let word = (offset - regs::EIMS_EX) / 4;
+                self.set_mask(word, self.regs.get(offset) | value);
+            }
+            0x0AB0 | 0x0AB4 => {
+                let word = (offset - regs::EIMC_EX) / 4;
+                self.set_mask(word, self.regs.get(regs::EIMS_EX + 4 * word) & !value);
+            }
+            _ => return false,
+        }
+        true
+    }
+}

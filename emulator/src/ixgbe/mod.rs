@@ -1,0 +1,347 @@
+//! An Intel 82599 as the bus sees it.
+//!
+//! ```text
+//!   config space   BAR0 registers      two queue pages        wire
+//!        |              |             (messages, or shared)     |
+//!        v              v                    |                  v
+//!   +---------------------------- Model ----------------------------+
+//!   | config_space      bar, regs        poll_queues     tx  ->  Wire
+//!   |                   eeprom           (every step,    rx  <-  Wire
+//!   |                   interrupts        every message)   offload, rss
+//!   +------------------------------ Bus ----------------------------+
+//!                                   | counted, and shut unless COMMAND.BusMaster
+//!                                   v
+//!                              BusMemory (IOMMU)
+//! ```
+//!
+//! The model is stepped: it has no thread and no clock. [`Model::step`] gets the time from its caller, so that every test
+//! is repeatable. It never panics on what a driver or a wire says: whatever hardware could not do stops the queue, is
+//! counted ([`Counters::bad_descriptors`]) and named ([`Model::halts`]).
+//!
+//! **Two passes.** A frame's bytes are read by DMA when its checksums are computed, and once more, `transmit_delay`
+//! later, when it is sent. Only what the device computed is kept from the first pass. A page that is not still between
+//! post and completion goes out torn, which any receiver sees.
+//!
+//! **Quiet.** A frame between its passes is pending DMA. TXDCTL.ENABLE reads 1 and STATUS' master bit stays set as long
+//! as there is one; a mapped queue page shows only what was written to it, so there the proof is STATUS after
+//! CTRL.GIO_DIS. A message is answered only after the pages were looked at.
+//!
+//! **Not here**: flow control, DCB and virtualization, flow director, RSC, LinkSec, IPsec, header split, the flash, SFP
+//! modules (the cage is empty), firmware. Their registers read and write where stock drivers need it.
+
+mod bar;
+mod config;
+mod config_space;
+mod desc;
+mod dma;
+mod doorbells;
+mod eeprom;
+mod interrupts;
+mod offload;
+mod queues;
+mod register_file;
+mod regs;
+mod rss;
+mod rx;
+mod stats;
+mod tx;
+
+use std::collections::{BTreeSet, VecDeque};
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use config_space::{ConfigSpace, Effect};
+use dma::Bus;
+use doorbells::QueuePages;
+use eeprom::Eeprom;
+use queues::{Ring, State};
+use register_file::Registers;
+use rx::RxQueue;
+use tx::TxQueue;
+
+use crate::bus::{BusMemory, Interrupts, NoInterrupts, NoMemory};
+use crate::wire::Wire;
+
+pub use config::{Config, Counters, Doorbells, Faults};
+pub use config_space::{BAR0_LEN, BAR4_LEN, LEN as CONFIG_LEN, VECTORS};
+pub use regs::{RX_PAGE, TX_PAGE};
+
+/// The device.
+pub struct Model {
+    config: Config,
+    pci: ConfigSpace,
+    regs: Registers,
+    pages: QueuePages,
+    eeprom: Eeprom,
+    /// BAR4's bytes.
+    msix: Vec<u8>,
+    bus: Bus,
+    wire: Box<dyn Wire>,
+    interrupts: Box<dyn Interrupts>,
+    faults: Faults,
+    /// [`Faults::all_ones`] has been acted on.
+    removed: bool,
+    tx: Vec<TxQueue>,
+    rx: Vec<RxQueue>,
+    link_up: bool,
+    /// Frames received and not yet delivered, and their bytes.
+    packet_buffer: VecDeque<Vec<u8>>,
+    packet_buffer_bytes: usize,
+    /// Frames that come back inside the MAC (HLREG0.LPBK).
+    looped: VecDeque<Vec<u8>>,
+    /// Frames counted for [`Faults::lose_every`] and [`Faults::corrupt_every`].
+    sent: u32,
+    unknown: BTreeSet<u32>,
+    complaints: BTreeSet<&'static str>,
+    halts: Vec<String>,
+    scratch: Vec<u8>,
+    out: Vec<u8>,
+    spare: Vec<Vec<u8>>,
+}
+
+/// Most [`Model::halts`] that are kept.
+const HALTS: usize = 64;
+/// Most frames kept by the MAC's own loopback.
+const LOOPED: usize = 1024;
+
+impl Model {
+    /// A device after power-on.
+    ///
+    /// # Panics
+    /// With [`Doorbells::Mapped`], when the kernel gives no memfd; see [`Model::try_new`].
+    pub fn new(config: Config, wire: Box<dyn Wire>) -> Self {
+        Self::try_new(config, wire).expect("a memfd for the doorbell pages")
+    }
+
+    /// A device after power-on.
+    ///
+    /// # Errors
+    /// With [`Doorbells::Mapped`], when the kernel gives no memfd.
+    pub fn try_new(config: Config, wire: Box<dyn Wire>) -> io::Result<Self> {
+        let pages = match config.doorbells {
+            Doorbells::Mapped => QueuePages::shared(BAR0_LEN)?,
+            Doorbells::Messages => QueuePages::private(),
+        };
+        let mut model = Self {
+            pci: ConfigSpace::new(config.device_id),
+            regs: Registers::new(),
+            pages,
+            eeprom: Eeprom::new(config.mac),
+            msix: vec![0; BAR4_LEN as usize],
+            bus: Bus { memory: Arc::new(NoMemory), open: false, counters: Counters::default() },
+            wire,
+            interrupts: Box::new(NoInterrupts),
+            faults: Faults::default(),
+            removed: false,
+            tx: (0..regs::QUEUES).map(|_| TxQueue::default()).collect(),
+            rx: (0..regs::QUEUES).map(|_| RxQueue::default()).collect(),
+            link_up: false,
+            packet_buffer: VecDeque::new(),
+            packet_buffer_bytes: 0,
+            looped: VecDeque::new(),
+            sent: 0,
+            unknown: BTreeSet::new(),
+            complaints: BTreeSet::new(),
+            halts: Vec::new(),
+            scratch: Vec::new(),
+            out: Vec::new(),
+            spare: Vec::new(),
+            config,
+        };
+        model.load_registers();
+        Ok(model)
+    }
+
+    /// The memory that the device reaches from now on.
+    pub fn attach_memory(&mut self, memory: Arc<dyn BusMemory>) {
+        self.bus.memory = memory;
+    }
+
+    /// Where MSI-X messages go from now on.
+    pub fn attach_interrupts(&mut self, interrupts: Box<dyn Interrupts>) {
+        self.interrupts = interrupts;
+    }
+
+    /// What was configured.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The file of the queue pages, as long as BAR0, with [`Doorbells::Mapped`].
+    pub fn doorbell_file(&self) -> Option<BorrowedFd<'_>> {
+        self.pages.file()
+    }
+
+    /// The faults in force, to be changed.
+    pub fn faults(&mut self) -> &mut Faults {
+        &mut self.faults
+    }
+
+    /// What was done so far.
+    pub fn counters(&self) -> Counters {
+        self.bus.counters
+    }
+
+    /// Offsets in BAR0 that were accessed and that the model does not know: they read 0.
+    pub fn unknown_registers(&self) -> &BTreeSet<u32> {
+        &self.unknown
+    }
+
+    /// What the driver did that hardware forgives or answers with garbage.
+    pub fn complaints(&self) -> &BTreeSet<&'static str> {
+        &self.complaints
+    }
+
+    /// Why queues stopped, oldest first; the first few only.
+    pub fn halts(&self) -> &[String] {
+        &self.halts
+    }
+
+    /// Whether a frame is between its passes: the device will read host memory again.
+    pub fn dma_pending(&self) -> bool {
+        self.tx.iter().any(|queue| !queue.in_flight.is_empty())
+    }
+
+    /// Does what can be done at `now` (since any epoch that does not change); false when there was nothing to do.
+    pub fn step(&mut self, now: Duration) -> bool {
+        if self.is_removed() {
+            return false;
+        }
+        let link = self.config.link_up && !self.faults.link_down && self.wire.is_up();
+        if link != self.link_up {
+            self.link_up = link;
+            self.link_event();
+        }
+        self.poll_queues();
+        let sent = self.step_tx(now);
+        // A queue that stopped may have had its last frame sent just now.
+        self.poll_queues();
+        self.step_rx() || sent
+    }
+
+    /// Reads configuration space.
+    pub fn config_read(&mut self, offset: u16, data: &mut [u8]) {
+        if self.is_removed() {
+            return data.fill(0xff);
+        }
+        self.poll_queues();
+        self.pci.read(offset, data, self.dma_pending());
+    }
+
+    /// Writes configuration space.
+    pub fn config_write(&mut self, offset: u16, data: &[u8]) {
+        if self.is_removed() {
+            return;
+        }
+        match self.pci.write(offset, data) {
+            Effect::None => self.bus.open = self.pci.may_master(),
+            Effect::Reset => self.function_reset(),
+        }
+    }
+
+    /// Function-level reset: everything as after power-on, bus mastering off.
+    pub fn function_reset(&mut self) {
+        self.pci.reset();
+        self.bus.open = false;
+        self.msix.fill(0);
+        self.device_reset();
+    }
+
+    /// Whether the card is out. What it did is forgotten when it goes; it comes back as after power-on.
+    fn is_removed(&mut self) -> bool {
+        if self.faults.all_ones != self.removed {
+            self.function_reset();
+            self.removed = self.faults.all_ones;
+        }
+        if self.removed {
+            self.pages.fill(u32::MAX);
+        }
+        self.removed
+    }
+
+    /// CTRL.RST: registers, queues and packet memory; configuration space stays.
+    fn device_reset(&mut self) {
+        self.bus.counters.resets += 1;
+        self.tx.iter_mut().for_each(TxQueue::reset);
+        self.rx.iter_mut().for_each(|queue| *queue = RxQueue::default());
+        self.packet_buffer.clear();
+        self.packet_buffer_bytes = 0;
+        self.looped.clear();
+        self.load_registers();
+    }
+
+    /// Reset values, and what hardware loads from the EEPROM.
+    fn load_registers(&mut self) {
+        self.regs.reset();
+        self.pages.reset();
+        let [a, b, c, d, e, f] = self.config.mac;
+        self.regs.set(regs::RAR, u32::from_le_bytes([a, b, c, d]));
+        self.regs.set(regs::RAR + 4, u32::from(u16::from_le_bytes([e, f])) | regs::RAH_AV);
+        if self.config.is_backplane() {
+            // KX4 with autonegotiation, and a partner that is seen.
+            self.regs.set(regs::AUTOC, 4 << 13 | 1 << 31);
+            self.regs.set(regs::ANLP1, 1 << 16);
+        } else {
+            self.regs.set(regs::AUTOC, 3 << 13);
+        }
+    }
+
+    /// Whether new DMA may start.
+    fn may_start_dma(&self) -> bool {
+        self.bus.open && self.link_up && !self.regs.has(regs::CTRL, regs::CTRL_GIO_DIS)
+    }
+
+    /// Whether frames between their passes may finish.
+    fn may_finish_tx(&self) -> bool {
+        self.bus.open && self.link_up && !self.faults.stall_tx
+    }
+
+    /// Sends a frame, unless a fault says otherwise.
+    fn put_on_wire(&mut self, frame: &mut [u8]) {
+        self.sent = self.sent.wrapping_add(1);
+        if is_nth(self.sent, self.faults.lose_every) {
+            self.bus.counters.frames_lost += 1;
+            return;
+        }
+        if is_nth(self.sent, self.faults.corrupt_every) {
+            self.bus.counters.frames_corrupted += 1;
+            if let Some(byte) = frame.last_mut() {
+                *byte ^= 1;
+            }
+        }
+        if !self.regs.has(regs::HLREG0, regs::HLREG0_LPBK) {
+            self.wire.transmit(frame);
+        } else if self.looped.len() < LOOPED {
+            self.looped.push_back(frame.to_vec());
+        }
+    }
+
+    /// The next frame from the wire, or from the MAC's own loopback.
+    fn take_frame(&mut self, frame: &mut Vec<u8>) -> bool {
+        match self.looped.pop_front() {
+            Some(looped) => {
+                *frame = looped;
+                true
+            }
+            None => self.wire.receive(frame),
+        }
+    }
+
+    fn complain(&mut self, what: &'static str) {
+        self.complaints.insert(what);
+    }
+
+    fn note_halt(&mut self, text: String, reason: &'static str) {
+        self.bus.counters.bad_descriptors += 1;
+        self.complaints.insert(reason);
+        if self.halts.len() < HALTS {
+            self.halts.push(text);
+        }
+    }
+}
+
+fn is_nth(count: u32, every: u32) -> bool {
+    every != 0 && count.is_multiple_of(every)
+}

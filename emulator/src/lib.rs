@@ -1,0 +1,26 @@
+//! The other side of the bus: device models of NICs, the wires between them, and a vfio-user server.
+//!
+//! A model answers configuration space and registers, reads descriptors and frames by DMA, computes the checksums and
+//! segments that the NIC would, and reports back. It is written from the device's side and shares no table with any
+//! driver.
+//!
+//! - [`ixgbe`]: Intel 82599, a stepped model without a thread or a clock of its own;
+//! - [`wire`]: loopback, cable, TAP, pcap file, checking sink;
+//! - [`LocalDevice`]: a model in this process, as a [`stillwire_dma::Backend`];
+//! - [`server`]: the same model on a vfio-user socket, for QEMU or another process.
+#![warn(missing_docs)]
+
+pub mod bus;
+mod checksum;
+mod headers;
+pub mod ixgbe;
+mod local;
+mod memory;
+pub mod server;
+pub mod wire;
+
+pub use bus::{BusFault, BusMemory, Interrupts};
+pub use ixgbe::{Config, Counters, Doorbells, Faults, Model};
+pub use local::{LocalDevice, Running};
+pub use memory::MemoryTable;
+pub use wire::Wire;

@@ -1,0 +1,146 @@
+//! Serves a device model on a vfio-user socket.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+use stillwire_emulator::server::{Server, Stopper};
+use stillwire_emulator::{Config, Doorbells, Model, wire};
+
+/// An emulated NIC on a vfio-user socket, for QEMU (-device vfio-user-pci) or a driver in another process.
+#[derive(Parser)]
+#[command(name = "stillwire-emulator", version)]
+struct Arguments {
+    /// Which device.
+    #[arg(long, value_enum, default_value_t = Device::Ixgbe)]
+    model: Device,
+    /// Socket to listen on; only its owner may connect.
+    #[arg(long)]
+    socket: PathBuf,
+    /// What the cable leads to: loopback, sink, tap:NAME or pcap:PATH.
+    #[arg(long, default_value = "loopback")]
+    wire: String,
+    /// The device's address.
+    #[arg(long, value_parser = parse_mac)]
+    mac: Option<Mac>,
+    /// PCI device ID, hexadecimal: 10fb (SFP+), 10f7 (backplane).
+    #[arg(long, value_parser = parse_id, default_value = "10fb")]
+    device_id: u16,
+    /// How queue registers are reached.
+    #[arg(long, value_enum, default_value_t = DoorbellKind::Mapped)]
+    doorbells: DoorbellKind,
+    /// Time between checksum pass and transmit pass, microseconds.
+    #[arg(long, default_value_t = 0)]
+    transmit_delay_us: u64,
+    /// Exit after the first client has left.
+    #[arg(long)]
+    once: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Device {
+    /// Intel 82599.
+    Ixgbe,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum DoorbellKind {
+    /// Pages that the client maps.
+    Mapped,
+    /// Messages only.
+    Messages,
+}
+
+#[derive(Clone, Copy)]
+struct Mac([u8; 6]);
+
+fn parse_mac(text: &str) -> Result<Mac, String> {
+    let bytes: Option<Vec<u8>> = text.split(':').map(|byte| u8::from_str_radix(byte, 16).ok()).collect();
+    let mac: Option<[u8; 6]> = bytes.and_then(|bytes| bytes.try_into().ok());
+    match mac {
+        Some(mac) if mac[0] & 1 == 0 && mac != [0; 6] => Ok(Mac(mac)),
+        Some(_) => Err("not the address of one card; its first byte must be even, and not all may be 0".into()),
+        None => Err("write six hexadecimal bytes, 02:53:57:00:00:01".into()),
+    }
+}
+
+fn parse_id(text: &str) -> Result<u16, String> {
+    let digits = text.trim_start_matches("0x");
+    u16::from_str_radix(digits, 16).map_err(|_| "write four hexadecimal digits, 10fb".into())
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("stillwire-emulator: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
+    // Before any thread is started, so that all inherit the mask and only the waiting thread sees the signals.
+    let signals = signals::Blocked::new()?;
+    let Device::Ixgbe = arguments.model;
+    let defaults = Config::default();
+    let config = Config {
+        device_id: arguments.device_id,
+        mac: arguments.mac.map_or(defaults.mac, |Mac(mac)| mac),
+        doorbells: match arguments.doorbells {
+            DoorbellKind::Mapped => Doorbells::Mapped,
+            DoorbellKind::Messages => Doorbells::Messages,
+        },
+        transmit_delay: Duration::from_micros(arguments.transmit_delay_us),
+        ..defaults
+    };
+    let model = Model::try_new(config, wire::parse(&arguments.wire)?)?;
+    let server = Server::bind(&arguments.socket, model)?;
+    stop_at_signal(signals, server.stopper());
+    println!("listening on {}", arguments.socket.display());
+    server.serve(arguments.once)?;
+    Ok(())
+}
+
+fn stop_at_signal(signals: signals::Blocked, stopper: Stopper) {
+    std::thread::spawn(move || {
+        loop {
+            signals.wait();
+            stopper.stop();
+        }
+    });
+}
+
+/// SIGINT and SIGTERM, waited for instead of handled.
+#[allow(unsafe_code)]
+mod signals {
+    use std::io;
+
+    pub struct Blocked(libc::sigset_t);
+
+    impl Blocked {
+        /// Blocks the signals in this thread and all that it will start.
+        pub fn new() -> io::Result<Self> {
+            // SAFETY: `sigset_t` is a C array of integers; zeroes are a value of it. The calls write the set, which
+            // lives across them, and read it; a null old set is allowed.
+            unsafe {
+                let mut set: libc::sigset_t = std::mem::zeroed();
+                libc::sigemptyset(&mut set);
+                libc::sigaddset(&mut set, libc::SIGINT);
+                libc::sigaddset(&mut set, libc::SIGTERM);
+                match libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut()) {
+                    0 => Ok(Self(set)),
+                    code => Err(io::Error::from_raw_os_error(code)),
+                }
+            }
+        }
+
+        /// Waits for one of them.
+        pub fn wait(&self) {
+            let mut signal = 0;
+            // SAFETY: reads the set and writes one integer; both live across the call.
+            unsafe { libc::sigwait(&self.0, &mut signal) };
+        }
+    }
+}

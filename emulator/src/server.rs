@@ -1,0 +1,314 @@
+//! A model on a vfio-user socket: for QEMU's `vfio-user-pci`, or for a driver in another process.
+//!
+//! What a peer says is never answered with an error beyond what the protocol crate itself finds, for QEMU gives up on
+//! one: an unmap of what was never mapped is fine, a map that cannot be made leaves addresses that fault.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use rustix::net::{AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType};
+use vfio_bindings::bindings::vfio as sys;
+use vfio_user::{DmaMapFlags, DmaUnmapFlags, IrqInfo, ServerBackend, ServerRegion, SparseArea};
+
+use crate::ixgbe::{BAR0_LEN, BAR4_LEN, CONFIG_LEN, Model, RX_PAGE, TX_PAGE, VECTORS};
+use crate::local::LocalDevice;
+
+/// Why there is no server.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Another server is there.
+    #[error("socket {}: another program listens on it; stop that program or use another path", .0.display())]
+    InUse(PathBuf),
+    /// Something that is no socket is there.
+    #[error("socket {}: the path exists and is no socket; remove it or use another path", .0.display())]
+    NotASocket(PathBuf),
+    /// The socket could not be made.
+    #[error("socket {}: {what}: {source}", path.display())]
+    Socket {
+        /// Its path.
+        path: PathBuf,
+        /// Step that failed.
+        what: &'static str,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+}
+
+/// A listening socket and the model behind it.
+pub struct Server {
+    device: Arc<LocalDevice>,
+    listener: OwnedFd,
+    stopper: Stopper,
+    refused_maps: AtomicU64,
+}
+
+/// Ends [`Server::serve`] from another thread.
+#[derive(Clone)]
+pub struct Stopper(Arc<StopState>);
+
+struct StopState {
+    stop: AtomicBool,
+    listener: OwnedFd,
+    path: PathBuf,
+}
+
+impl Server {
+    /// Listens on `path`, which only the owner may connect to. A socket file that nobody listens on is replaced.
+    ///
+    /// # Errors
+    /// [`enum@Error`], with what to do.
+    pub fn bind(path: &Path, model: Model) -> Result<Self, Error> {
+        clear_stale(path)?;
+        let error = |what| move |source: io::Error| Error::Socket { path: path.to_owned(), what, source };
+        let listener = listen(path).map_err(error("listening"))?;
+        let twin = listener.try_clone().map_err(error("duplicating"))?;
+        let state = StopState { stop: AtomicBool::new(false), listener: twin, path: path.to_owned() };
+        Ok(Self {
+            device: LocalDevice::new(model),
+            listener,
+            stopper: Stopper(Arc::new(state)),
+            refused_maps: AtomicU64::new(0),
+        })
+    }
+
+    /// The device behind the socket.
+    pub fn device(&self) -> &Arc<LocalDevice> {
+        &self.device
+    }
+
+    /// What ends [`serve`](Self::serve).
+    pub fn stopper(&self) -> Stopper {
+        self.stopper.clone()
+    }
+
+    /// Maps that a client asked for and that could not be made.
+    pub fn refused_maps(&self) -> u64 {
+        self.refused_maps.load(Ordering::Relaxed)
+    }
+
+    /// Serves one client after the other until [`Stopper::stop`], or one only. Between two clients the device is as
+    /// after power-on: bus mastering off, no memory mapped, no interrupts routed.
+    ///
+    /// # Errors
+    /// [`Error::Socket`] when the listening socket cannot be used any more.
+    pub fn serve(&self, once: bool) -> Result<(), Error> {
+        let _running = self.device.spawn();
+        while !self.stopper.stopped() {
+            self.serve_client()?;
+            self.forget_client();
+            if once {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn serve_client(&self) -> Result<(), Error> {
+        let error = |what| move |source: io::Error| Error::Socket { path: self.stopper.0.path.clone(), what, source };
+        let listener = self.listener.try_clone().map_err(error("duplicating"))?;
+        let server = vfio_user::Server::from_owned_fd(listener, true, irqs(), self.regions());
+        let mut session = Session { device: &self.device, refused_maps: &self.refused_maps };
+        // The protocol crate computes with lengths that the peer sent; a panic of its ends this client, not the server.
+        let outcome = catch_unwind(AssertUnwindSafe(|| server.run(&mut session)));
+        match outcome {
+            Ok(Err(vfio_user::Error::SocketAccept(source))) if !self.stopper.stopped() => {
+                Err(error("accepting")(source))
+            }
+            // A client that hangs up in the middle of a message is a client that left.
+            _ => Ok(()),
+        }
+    }
+
+    /// Memory first, so that nothing is reached while the model is reset.
+    fn forget_client(&self) {
+        self.device.memory().clear();
+        self.device.eventfds().clear();
+        self.device.with_model(Model::function_reset);
+    }
+
+    fn regions(&self) -> Vec<ServerRegion> {
+        let file = self.device.with_model(|model| model.doorbell_file().map(|file| file.as_raw_fd()));
+        let count = sys::VFIO_PCI_CONFIG_REGION_INDEX + 2;
+        (0..count).map(|index| region(index, file)).collect()
+    }
+}
+
+/// What the device has behind a VFIO region index.
+fn region(index: u32, doorbells: Option<RawFd>) -> ServerRegion {
+    let (size, mapped) = match index {
+        sys::VFIO_PCI_BAR0_REGION_INDEX => (BAR0_LEN, doorbells),
+        sys::VFIO_PCI_BAR4_REGION_INDEX => (BAR4_LEN, None),
+        sys::VFIO_PCI_CONFIG_REGION_INDEX => (CONFIG_LEN as u64, None),
+        _ => (0, None),
+    };
+    let mut flags = if size > 0 { sys::VFIO_REGION_INFO_FLAG_READ | sys::VFIO_REGION_INFO_FLAG_WRITE } else { 0 };
+    let mut sparse_areas = Vec::new();
+    if mapped.is_some() {
+        flags |= sys::VFIO_REGION_INFO_FLAG_MMAP;
+        sparse_areas
+            .extend([RX_PAGE, TX_PAGE].map(|page| SparseArea {
+                area: sys::vfio_region_sparse_mmap_area { offset: page.into(), size: 4096 },
+            }));
+    }
+    let argsz = size_of::<sys::vfio_region_info>() as u32;
+    let region_info = sys::vfio_region_info { argsz, flags, index, cap_offset: 0, size, offset: 0 };
+    ServerRegion { region_info, sparse_areas, mmap_fd: mapped }
+}
+
+/// INTx, MSI, MSI-X, errors, requests: only MSI-X is there.
+fn irqs() -> Vec<IrqInfo> {
+    (0..5)
+        .map(|index| IrqInfo {
+            index,
+            flags: sys::VFIO_IRQ_INFO_EVENTFD | sys::VFIO_IRQ_INFO_NORESIZE,
+            count: if index == sys::VFIO_PCI_MSIX_IRQ_INDEX { VECTORS.into() } else { 0 },
+        })
+        .collect()
+}
+
+fn clear_stale(path: &Path) -> Result<(), Error> {
+    let error = |what| move |source: io::Error| Error::Socket { path: path.to_owned(), what, source };
+    match std::fs::symlink_metadata(path) {
+        Err(missing) if missing.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(error("looking")(source)),
+        Ok(found) if !found.file_type().is_socket() => return Err(Error::NotASocket(path.to_owned())),
+        Ok(_) => {}
+    }
+    match UnixStream::connect(path) {
+        Err(refused) if refused.kind() == io::ErrorKind::ConnectionRefused => {
+            std::fs::remove_file(path).map_err(error("removing a stale socket"))
+        }
+        Err(source) => Err(error("asking who listens")(source)),
+        Ok(_) => Err(Error::InUse(path.to_owned())),
+    }
+}
+
+fn listen(path: &Path) -> io::Result<OwnedFd> {
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    // Linux gives the file the mode of the socket, so it is never open to others, not even for a moment.
+    rustix::fs::fchmod(&socket, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR)?;
+    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+    rustix::net::listen(&socket, 8)?;
+    Ok(socket)
+}
+
+impl Stopper {
+    /// Ends the server: no new client, and the one that is there is cut off.
+    pub fn stop(&self) {
+        self.0.stop.store(true, Ordering::Release);
+        let _ = rustix::net::shutdown(&self.0.listener, Shutdown::Both);
+        let _ = self.hang_up();
+    }
+
+    fn stopped(&self) -> bool {
+        self.0.stop.load(Ordering::Acquire)
+    }
+
+    /// Cuts the client's connection. The protocol crate keeps that socket to itself, but the kernel knows which of our
+    /// descriptors are ends of connections to our path.
+    fn hang_up(&self) -> io::Result<()> {
+        let ours = rustix::net::getsockname(&self.0.listener)?;
+        let this = rustix::process::pidfd_open(rustix::process::getpid(), rustix::process::PidfdFlags::empty())?;
+        for entry in std::fs::read_dir("/proc/self/fd")?.flatten() {
+            let Some(number) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            let flags = rustix::process::PidfdGetfdFlags::empty();
+            let Ok(twin) = rustix::process::pidfd_getfd(&this, number, flags) else { continue };
+            let connected = rustix::net::getpeername(&twin).is_ok();
+            if connected && rustix::net::getsockname(&twin).is_ok_and(|name| name == ours) {
+                let _ = rustix::net::shutdown(&twin, Shutdown::Both);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.stopper.0.path);
+    }
+}
+
+/// One client's messages.
+struct Session<'a> {
+    device: &'a LocalDevice,
+    refused_maps: &'a AtomicU64,
+}
+
+impl ServerBackend for Session<'_> {
+    fn region_read(&mut self, region: u32, offset: u64, data: &mut [u8]) -> io::Result<()> {
+        match (region, u16::try_from(offset)) {
+            (sys::VFIO_PCI_CONFIG_REGION_INDEX, Ok(offset)) => {
+                self.device.with_model(|model| model.config_read(offset, data));
+            }
+            (0..=5, _) => self.device.with_model(|model| model.bar_read(region as u8, offset, data)),
+            _ => data.fill(0),
+        }
+        Ok(())
+    }
+
+    fn region_write(&mut self, region: u32, offset: u64, data: &[u8]) -> io::Result<()> {
+        match (region, u16::try_from(offset)) {
+            (sys::VFIO_PCI_CONFIG_REGION_INDEX, Ok(offset)) => {
+                self.device.with_model(|model| model.config_write(offset, data));
+            }
+            (0..=5, _) => self.device.with_model(|model| model.bar_write(region as u8, offset, data)),
+            _ => {}
+        }
+        self.device.wake();
+        Ok(())
+    }
+
+    fn dma_map(
+        &mut self,
+        flags: DmaMapFlags,
+        offset: u64,
+        address: u64,
+        size: u64,
+        fd: Option<File>,
+    ) -> io::Result<()> {
+        // Memory without a descriptor cannot be reached; the protocol's DMA messages are not spoken here.
+        let Some(fd) = fd else { return Ok(()) };
+        let memory = self.device.memory();
+        memory.unmap(address, size);
+        if memory.map(address, fd.as_fd(), offset, size, flags.contains(DmaMapFlags::WRITE)).is_err() {
+            self.refused_maps.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    fn dma_unmap(&mut self, flags: DmaUnmapFlags, address: u64, size: u64) -> io::Result<()> {
+        if flags.contains(DmaUnmapFlags::UNMAP_ALL) {
+            self.device.memory().clear();
+        } else {
+            self.device.memory().unmap(address, size);
+        }
+        Ok(())
+    }
+
+    fn reset(&mut self) -> io::Result<()> {
+        self.device.with_model(Model::function_reset);
+        Ok(())
+    }
+
+    fn set_irqs(&mut self, index: u32, flags: u32, start: u32, count: u32, fds: Vec<File>) -> io::Result<()> {
+        if index != sys::VFIO_PCI_MSIX_IRQ_INDEX || flags & sys::VFIO_IRQ_SET_ACTION_TRIGGER == 0 {
+            return Ok(());
+        }
+        let count = (count as usize).min(VECTORS.into());
+        if flags & sys::VFIO_IRQ_SET_DATA_EVENTFD != 0 {
+            let fds = fds.into_iter().map(|fd| Some(OwnedFd::from(fd))).chain(std::iter::repeat_with(|| None));
+            self.device.eventfds().set(start as usize, fds.take(count));
+        } else if count == 0 {
+            self.device.eventfds().clear();
+        }
+        Ok(())
+    }
+}

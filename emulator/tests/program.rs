@@ -1,0 +1,76 @@
+//! The program, from outside.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+fn program() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_stillwire-emulator"))
+}
+
+fn started(child: &mut Child) -> String {
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    line.trim_end().to_owned()
+}
+
+#[test]
+fn serves_until_a_signal_and_removes_its_socket() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("nic");
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut child = program()
+            .args(["--wire", "sink", "--mac", "02:00:00:00:00:07", "--device-id", "10f7", "--socket"])
+            .arg(&path)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        assert_eq!(started(&mut child), format!("listening on {}", path.display()));
+        let mut client = vfio_user::Client::new(&path).unwrap();
+        let mut word = [0; 4];
+        client.region_read(7, 0, &mut word).unwrap();
+        assert_eq!(u32::from_le_bytes(word), 0x10f7_8086);
+        client.region_read(0, 0x5400, &mut word).unwrap();
+        assert_eq!(word, [2, 0, 0, 0]);
+        // With a client connected.
+        kill_process(Pid::from_child(&child), signal).unwrap();
+        assert!(child.wait().unwrap().success());
+        assert!(!path.exists());
+    }
+}
+
+#[test]
+fn a_killed_one_leaves_a_socket_that_the_next_replaces() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("nic");
+    let mut child = program().arg("--socket").arg(&path).stdout(Stdio::piped()).spawn().unwrap();
+    started(&mut child);
+    // A second one on the same path is refused while the first lives.
+    let mut second = program().arg("--socket").arg(&path).stderr(Stdio::piped()).spawn().unwrap();
+    assert!(!second.wait().unwrap().success());
+    let mut text = String::new();
+    second.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+    assert!(text.contains("another program listens"), "{text}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(path.exists());
+    let mut child = program().args(["--once", "--socket"]).arg(&path).stdout(Stdio::piped()).spawn().unwrap();
+    started(&mut child);
+    drop(vfio_user::Client::new(&path).unwrap());
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn wrong_arguments_are_explained() {
+    for (arguments, wanted) in [
+        (&["--wire", "string"][..], "tap:NAME"),
+        (&["--mac", "01:00:00:00:00:00"], "one card"),
+        (&["--mac", "2"], "six hexadecimal"),
+        (&["--device-id", "zz"], "four hexadecimal"),
+    ] {
+        let output = program().args(["--socket", "/nowhere/nic"]).args(arguments).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && text.contains(wanted), "{arguments:?}: {text}");
+    }
+}

@@ -1,0 +1,255 @@
+//! The memory that caches file pages: one region, mapped once for the device, and a state word a page.
+//!
+//! The region is mapped writable in this process for filling. That mapping is the *arena's own*; views are others, with
+//! protection of their own. Who may touch a page through the arena's mapping follows from its phase:
+//!
+//! - *Filling*: the one thread that claimed it may write ([`Claim`]);
+//! - *Protected* and held: anybody who holds it may read ([`Arena::held`]); nobody writes;
+//! - otherwise: bytes may only be copied out as they are at the moment ([`Arena::copy`]).
+#![allow(unsafe_code)]
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use stillwire_dma::{HugePages, SharedMemory};
+
+use crate::buddy::{Buddy, HIGHEST_ORDER};
+use crate::page::PageWord;
+use crate::parking::Parking;
+use crate::{Error, Result};
+
+/// Memory, page words and free blocks.
+#[derive(Debug)]
+pub(crate) struct Arena {
+    memory: SharedMemory,
+    page_shift: u32,
+    highest_order: u8,
+    words: Box<[PageWord]>,
+    buddy: Mutex<Buddy>,
+    /// Where threads wait for a page's phase to change.
+    pub(crate) parking: Parking,
+}
+
+impl Arena {
+    /// `bytes` of memory in folios of at most `max_folio` bytes (but at least a page).
+    pub(crate) fn new(name: &str, bytes: usize, huge: bool, max_folio: usize) -> Result<Self> {
+        let huge = if huge { HugePages::IfFree } else { HugePages::Never };
+        if bytes == 0 {
+            return Err(Error::BadSize { bytes });
+        }
+        let memory = SharedMemory::new(name, bytes, huge)?;
+        let page_shift = memory.page_size().trailing_zeros();
+        // One less than can be counted: page tables keep the number plus one.
+        let pages = u32::try_from(memory.len() >> page_shift).ok().filter(|&pages| pages < u32::MAX);
+        let pages = pages.ok_or(Error::BadSize { bytes })?;
+        let most = (max_folio >> page_shift).max(1).min(pages as usize);
+        Ok(Self {
+            page_shift,
+            highest_order: (most.ilog2() as u8).min(HIGHEST_ORDER),
+            words: (0..pages).map(|_| PageWord::new()).collect(),
+            buddy: Mutex::new(Buddy::new(pages)),
+            parking: Parking::new(),
+            memory,
+        })
+    }
+
+    pub(crate) fn memory(&self) -> &SharedMemory {
+        &self.memory
+    }
+
+    /// Bytes in a page.
+    pub(crate) fn page_size(&self) -> usize {
+        1 << self.page_shift
+    }
+
+    /// Page size as a shift.
+    pub(crate) fn page_shift(&self) -> u32 {
+        self.page_shift
+    }
+
+    /// Order of the largest folio.
+    pub(crate) fn highest_order(&self) -> u8 {
+        self.highest_order
+    }
+
+    /// State of an arena page.
+    #[inline]
+    pub(crate) fn word(&self, page: u32) -> &PageWord {
+        &self.words[page as usize]
+    }
+
+    /// Free and allocated blocks.
+    pub(crate) fn buddy(&self) -> MutexGuard<'_, Buddy> {
+        self.buddy.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The bytes of held pages.
+    ///
+    /// # Safety
+    /// The caller holds every page of `range` (bytes of the arena) for as long as the slice lives.
+    pub(crate) unsafe fn held(&self, range: Range<usize>) -> &[u8] {
+        assert!(range.start <= range.end && range.end <= self.memory.len(), "{range:?} is not in the arena");
+        // SAFETY: inside the mapping (checked), which `self` keeps alive. No store reaches the bytes while the slice
+        // lives: the caller's holds keep the pages `Protected`, so
+        // - no view lets a store through (a page leaves `Protected` for `Opening` only at a hold count of zero, and
+        //   views are unprotected only in `Opening`);
+        // - no thread writes through the arena's own mapping (that takes a `Claim`, which needs `Empty` or `Error`);
+        // - the device can not write: only a read-only mapping is accepted by `Cache::attach`.
+        // All bytes are initialised: a page becomes `Protected` only after a fill has written all of it.
+        unsafe { std::slice::from_raw_parts(self.memory.as_ptr().add(range.start), range.len()) }
+    }
+
+    /// Copies bytes that may change meanwhile out of the arena.
+    pub(crate) fn copy(&self, range: Range<usize>, to: &mut [u8]) {
+        assert!(range.end <= self.memory.len() && range.len() == to.len(), "{range:?} is not in the arena");
+        // SAFETY: inside the mapping (checked), which lives as long as `self`; no `&mut` to these bytes exists, for
+        // a `Claim` is of a page that is not cached yet and such a page is not in any range that a caller has.
+        unsafe { copy_out(self.memory.as_ptr().add(range.start), to) };
+    }
+
+    /// Claims the longest run of pages from `first`, at most `most`, that can be filled now; `None` when not even the
+    /// first can.
+    pub(crate) fn claim(&self, first: u32, most: u32) -> Option<Claim<'_>> {
+        let pages = (first..first + most).take_while(|&page| self.word(page).begin_fill()).count() as u32;
+        (pages > 0).then_some(Claim { arena: self, first, pages })
+    }
+}
+
+/// Pages that this value's owner alone may write, until they are filled. What is not filled when it goes becomes
+/// [`Phase::Error`](crate::page::Phase::Error).
+pub(crate) struct Claim<'a> {
+    arena: &'a Arena,
+    first: u32,
+    pages: u32,
+}
+
+impl Claim<'_> {
+    /// Number of pages that are still to be filled.
+    pub(crate) fn pages(&self) -> u32 {
+        self.pages
+    }
+
+    /// The bytes of those pages.
+    pub(crate) fn bytes(&mut self) -> &mut [u8] {
+        let shift = self.arena.page_shift;
+        let (start, len) = ((self.first as usize) << shift, (self.pages as usize) << shift);
+        // SAFETY: inside the mapping, for `begin_fill` succeeded on the words of these pages. Nobody else reads or
+        // writes them: `begin_fill` made them `Filling` and succeeds for one caller only, holders read only `Protected`
+        // pages, and a view shows only pages that have been filled. The borrow of `self` makes the slice unique. Memory
+        // from a memfd begins as zeros, so it is initialised.
+        unsafe { std::slice::from_raw_parts_mut(self.arena.memory.as_ptr().add(start), len) }
+    }
+
+    /// The first `pages` pages are filled: they may be held from now on.
+    pub(crate) fn filled(&mut self, pages: u32) {
+        assert!(pages <= self.pages, "more pages filled than claimed");
+        (self.first..self.first + pages).for_each(|page| self.arena.word(page).filled());
+        self.arena.parking.wake(self.first, pages);
+        self.first += pages;
+        self.pages -= pages;
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        (self.first..self.first + self.pages).for_each(|page| self.arena.word(page).not_filled());
+        self.arena.parking.wake(self.first, self.pages);
+    }
+}
+
+/// Copies out of memory that others may be writing, by atomic words: some mix of old and new bytes, never undefined.
+///
+/// # Safety
+/// `from..from + to.len()` is mapped readable.
+pub(crate) unsafe fn copy_out(from: *const u8, to: &mut [u8]) {
+    let head = from.align_offset(8).min(to.len());
+    let (to_head, rest) = to.split_at_mut(head);
+    let (to_words, to_tail) = rest.split_at_mut(rest.len() / 8 * 8);
+    let words = from.wrapping_add(head);
+    for (at, byte) in to_head.iter_mut().enumerate() {
+        // SAFETY: `at < head <= to.len()`, so the byte is in the caller's range; a byte is aligned.
+        *byte = unsafe { AtomicU8::from_ptr(from.add(at).cast_mut()) }.load(Ordering::Relaxed);
+    }
+    for (at, word) in to_words.chunks_exact_mut(8).enumerate() {
+        // SAFETY: the eight bytes at `head + 8 * at` are in the caller's range, aligned since `head` aligns.
+        let value = unsafe { AtomicU64::from_ptr(words.add(8 * at).cast_mut().cast()) }.load(Ordering::Relaxed);
+        word.copy_from_slice(&value.to_ne_bytes());
+    }
+    let tail = words.wrapping_add(to_words.len());
+    for (at, byte) in to_tail.iter_mut().enumerate() {
+        // SAFETY: the bytes after the last whole word are in the caller's range.
+        *byte = unsafe { AtomicU8::from_ptr(tail.add(at).cast_mut()) }.load(Ordering::Relaxed);
+    }
+}
+
+/// Copies into memory that others may be reading or writing, by atomic words.
+///
+/// # Safety
+/// `to..to + from.len()` is mapped writable, and no reference to its bytes exists whose owner relies on them.
+pub(crate) unsafe fn copy_in(from: &[u8], to: *mut u8) {
+    let head = to.align_offset(8).min(from.len());
+    let (from_head, rest) = from.split_at(head);
+    let (from_words, from_tail) = rest.split_at(rest.len() / 8 * 8);
+    let words = to.wrapping_add(head);
+    for (at, byte) in from_head.iter().enumerate() {
+        // SAFETY: as in `copy_out`, for writing.
+        unsafe { AtomicU8::from_ptr(to.add(at)) }.store(*byte, Ordering::Relaxed);
+    }
+    for (at, word) in from_words.chunks_exact(8).enumerate() {
+        let value = u64::from_ne_bytes(word.try_into().unwrap_or_default());
+        // SAFETY: as in `copy_out`, for writing.
+        unsafe { AtomicU64::from_ptr(words.add(8 * at).cast()) }.store(value, Ordering::Relaxed);
+    }
+    let tail = words.wrapping_add(from_words.len());
+    for (at, byte) in from_tail.iter().enumerate() {
+        // SAFETY: as in `copy_out`, for writing.
+        unsafe { AtomicU8::from_ptr(tail.add(at)) }.store(*byte, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::page::Phase;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_largest_folio_fits_the_arena_and_the_wish() {
+        let order =
+            |pages: usize, max_folio| Arena::new("test", pages * 4096, false, max_folio).unwrap().highest_order();
+        assert_eq!((order(1024, 2 << 20), order(1024, 64 << 10), order(10, 2 << 20), order(1024, 0)), (9, 4, 3, 0));
+    }
+
+    #[test]
+    fn a_claim_that_is_dropped_leaves_errors_behind_what_was_filled() {
+        let arena = Arena::new("test", 8 * 4096, false, 8 * 4096).unwrap();
+        let mut claim = arena.claim(2, 4).unwrap();
+        assert!(arena.claim(2, 1).is_none(), "one thread fills");
+        claim.bytes()[0] = 9;
+        claim.filled(3);
+        assert_eq!(claim.bytes().len(), 4096);
+        drop(claim);
+        let phases: Vec<_> = (2..6).map(|page| arena.word(page).phase()).collect();
+        assert_eq!(phases, [Phase::Protected, Phase::Protected, Phase::Protected, Phase::Error]);
+        let mut byte = [0];
+        arena.copy(2 * 4096..2 * 4096 + 1, &mut byte);
+        assert_eq!(byte, [9]);
+    }
+
+    proptest! {
+        #[test]
+        fn copies_by_words_are_copies(from in 0usize..20, to in 0usize..20, len in 0usize..60) {
+            let source: Vec<u8> = (0..100).collect();
+            let mut memory = vec![0u8; 100];
+            // SAFETY: both ranges end before byte 80 of 100, and `memory` is borrowed by nothing else meanwhile.
+            unsafe { copy_in(&source[from..from + len], memory.as_mut_ptr().add(to)) };
+            let mut back = vec![0u8; len];
+            // SAFETY: as above.
+            unsafe { copy_out(memory.as_ptr().add(to), &mut back) };
+            prop_assert_eq!(&back[..], &source[from..from + len]);
+            let outside = memory[..to].iter().chain(&memory[to + len..]);
+            prop_assert!(outside.copied().all(|byte| byte == 0));
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Everything that can go wrong between a file and its held pages.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// A result of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What was asked, what was found, and what to do about it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The arena's memory could not be had.
+    #[error("cache: {0}")]
+    Dma(#[from] stillwire_dma::Error),
+    /// A cache size that makes no sense.
+    #[error(
+        "cache: a cache of {bytes} bytes was asked for; it must have at least one page and at most 2^32 - 1 of them"
+    )]
+    BadSize {
+        /// Bytes asked for.
+        bytes: usize,
+    },
+    /// No userfaultfd by any of the three ways.
+    #[error(
+        "guard: no userfaultfd can be had ({source}); run with CAP_SYS_PTRACE, give access to /dev/userfaultfd, or set sysctl vm.unprivileged_userfaultfd=1; in a container its seccomp profile must allow userfaultfd"
+    )]
+    NoUserfaultfd {
+        /// The kernel's answer to the last way.
+        source: io::Error,
+    },
+    /// The kernel's userfaultfd can not write-protect shared memory.
+    #[error(
+        "guard: this kernel's userfaultfd cannot write-protect shared memory (features {found:#x}, needed {needed:#x}); Linux 5.19 or newer with CONFIG_PTE_MARKER_UFFD_WP is needed"
+    )]
+    NoWriteProtect {
+        /// Feature bits that the kernel offers.
+        found: u64,
+        /// Feature bits that the cache needs.
+        needed: u64,
+    },
+    /// The guard could not be started or asked.
+    #[error("guard: {what}: {source}")]
+    Guard {
+        /// Step that failed.
+        what: &'static str,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// A second DMA mapping, or one that does not fit.
+    #[error("cache: the DMA mapping cannot be attached: {0}")]
+    Attach(&'static str),
+    /// There is no such file.
+    #[error("{path}: there is no such file", path = path.display())]
+    NotFound {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file may not be read.
+    #[error("{path}: not permitted to read it ({source}); give this user read permission on the file and search permission on its directories", path = path.display())]
+    NotPermitted {
+        /// The file.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// Not a regular file.
+    #[error("{path}: is a {kind}; only regular files are cached", path = path.display())]
+    NotRegular {
+        /// The file.
+        path: PathBuf,
+        /// What it is instead.
+        kind: &'static str,
+    },
+    /// Reading or asking about the file failed.
+    #[error("{path}: {what}: {source}", path = path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Step that failed.
+        what: &'static str,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The file has become shorter than it was when it was opened.
+    #[error("{path}: was {expected} bytes long when it was opened and now ends at {found}; somebody has truncated it. Bytes before that can still be held; open the file again for the new length, or restore it and try again", path = path.display())]
+    Shrunk {
+        /// The file.
+        path: PathBuf,
+        /// Length when it was opened, bytes.
+        expected: u64,
+        /// Where it ends now, bytes.
+        found: u64,
+    },
+    /// A range that is not inside the file.
+    #[error("{path}: bytes {start}..{end} were asked for; the file has {len}", path = path.display())]
+    OutOfRange {
+        /// The file.
+        path: PathBuf,
+        /// First byte.
+        start: u64,
+        /// One past the last byte.
+        end: u64,
+        /// Length of the file, bytes.
+        len: u64,
+    },
+    /// No free pages.
+    #[error("{path}: the cache of {arena} bytes is full ({free} bytes free, {needed} needed at byte {offset}); make Config::bytes larger, or drop files that are no longer needed", path = path.display())]
+    ArenaFull {
+        /// The file.
+        path: PathBuf,
+        /// Where in the file, bytes.
+        offset: u64,
+        /// Size of the arena, bytes.
+        arena: u64,
+        /// Free, bytes.
+        free: u64,
+        /// Needed at the least, bytes.
+        needed: u64,
+    },
+    /// A page has as many holds as can be counted.
+    #[error("{path}: the page at byte {offset} is held 2^39 times already; holds are leaking (mem::forget?)", path = path.display())]
+    TooManyHolds {
+        /// The file.
+        path: PathBuf,
+        /// Where in the file, bytes.
+        offset: u64,
+    },
+    /// The file may be read but not written, so it can have no view for writers.
+    #[error("{path}: may be read but not written, so writers can have no view of it; give this user write permission", path = path.display())]
+    ReadOnly {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A view could not be made or its protection not be changed.
+    #[error("{path}: {what} for a view of {bytes} bytes: {source}{hint}", path = path.display())]
+    View {
+        /// The file.
+        path: PathBuf,
+        /// Step that failed.
+        what: &'static str,
+        /// Size of the view or of the part, bytes.
+        bytes: usize,
+        /// The kernel's answer.
+        source: io::Error,
+        /// What to do.
+        hint: &'static str,
+    },
+}
+
+impl Error {
+    /// The kernel's answer to looking at or opening `path`.
+    pub(crate) fn opening(path: &Path, what: &'static str, source: io::Error) -> Self {
+        let path = path.to_path_buf();
+        match source.kind() {
+            io::ErrorKind::NotFound => Self::NotFound { path },
+            io::ErrorKind::PermissionDenied => Self::NotPermitted { path, source },
+            io::ErrorKind::IsADirectory => Self::NotRegular { path, kind: "directory" },
+            _ => Self::File { path, what, source },
+        }
+    }
+}

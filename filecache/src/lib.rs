@@ -1,0 +1,50 @@
+//! A file page cache in this process, whose pages can be held still while a device reads them.
+//!
+//! ```no_run
+//! # fn main() -> stillwire_filecache::Result<()> {
+//! use stillwire_filecache::{Cache, Config};
+//!
+//! let cache = Cache::new(Config { bytes: 64 << 20, ..Config::default() })?;
+//! let file = cache.open("/srv/movie.mp4")?;
+//! let hold = file.hold(0..1448)?; // still from here
+//! let digest = hold.crc32();      // what is computed now is what the device reads later
+//! drop(hold);                     // a writer that waited goes on
+//! # let _ = digest; Ok(())
+//! # }
+//! ```
+//!
+//! - [`Cache`]: the memory, and the thread that guards it;
+//! - [`CachedFile`]: an open file; [`CachedFile::hold`] gives a [`Hold`];
+//! - [`Hold`]: bytes that nobody can change while the value lives; a [`Payload`](stillwire_dma::Payload) for a NIC;
+//! - [`View`]: where writers write; a store into a held page waits.
+//!
+//! What it costs is in `page.rs`: an atomic addition to hold a page, one to release it, and no system call while nobody
+//! writes. How a writer is made to wait is in `guard.rs`, and what a view is in `view.rs`.
+//!
+//! # What it can not stop
+//! Stores by a device; stores by the kernel through pages that were pinned before the hold; processes that map the
+//! backing memory without a view; stores through [`Cache::memory`].
+#![warn(missing_docs)]
+
+mod arena;
+mod buddy;
+mod cache;
+mod error;
+mod file;
+mod guard;
+mod hold;
+mod page;
+mod parking;
+mod stats;
+mod table;
+mod uffd;
+mod unheld;
+mod view;
+
+pub use cache::{Cache, Config};
+pub use error::{Error, Result};
+pub use file::CachedFile;
+pub use hold::Hold;
+pub use stats::Stats;
+pub use unheld::Unheld;
+pub use view::View;

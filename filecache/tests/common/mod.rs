@@ -1,0 +1,44 @@
+//! What the tests share.
+#![allow(dead_code, reason = "each test binary uses a part")]
+
+use std::time::{Duration, Instant};
+
+use stillwire_filecache::{Cache, CachedFile, Config};
+use tempfile::NamedTempFile;
+
+/// Bytes in a page of a cache without huge pages.
+pub const PAGE: usize = 4096;
+
+/// A cache of `bytes`, small pages.
+pub fn cache(bytes: usize) -> Cache {
+    Cache::new(Config { bytes, ..Config::default() }).unwrap()
+}
+
+/// Bytes of which every one tells where it should be.
+pub fn pattern(len: usize) -> Vec<u8> {
+    (0..len).map(|at| (at ^ (at >> 8) ^ (at >> 16).wrapping_mul(31)) as u8).collect()
+}
+
+/// A file on disk with `bytes`.
+pub fn file_of(bytes: &[u8]) -> NamedTempFile {
+    let file = NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), bytes).unwrap();
+    file
+}
+
+/// A cached file of `len` patterned bytes in a cache of its own, and its bytes.
+pub fn cached(len: usize) -> (Cache, CachedFile, Vec<u8>) {
+    let cache = cache((len + PAGE).next_power_of_two().max(64 * PAGE));
+    let bytes = pattern(len);
+    let file = cache.open(file_of(&bytes).path()).unwrap();
+    (cache, file, bytes)
+}
+
+/// Waits until `done`; fails after a while.
+pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < Duration::from_secs(20), "still waiting for: {what}");
+        std::thread::yield_now();
+    }
+}

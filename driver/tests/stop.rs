@@ -1,5 +1,6 @@
 //! Nothing is released before the device is proved quiet.
 #![allow(missing_docs)]
+#![allow(clippy::single_range_in_vec_init, reason = "one piece of payload")]
 
 mod common;
 
@@ -212,7 +213,7 @@ fn rubbish_in_the_rings_is_survived() {
             random ^= random << 13;
             random ^= random >> 7;
             random ^= random << 17;
-            let at = (random >> 20) % (1024 * 16) & !7;
+            let at = ((random >> 20) % (1024 * 16)) & !7;
             let ring = if random & 1 == 0 { tx_ring } else { rx_ring };
             rig.device.memory().store_u64(ring + at, random.rotate_left(round % 64)).unwrap();
         }

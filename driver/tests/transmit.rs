@@ -1,5 +1,6 @@
 //! Frames out of a ring, over a loopback, into a ring.
 #![allow(missing_docs)]
+#![allow(clippy::single_range_in_vec_init, reason = "one piece of payload")]
 
 mod common;
 

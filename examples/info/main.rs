@@ -1,0 +1,99 @@
+//! Says what a NIC is, whether it has link, what it can do, and what it has counted.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use stillwire_driver::{Config, Nic};
+use stillwire_examples::Result;
+use stillwire_examples::device::{DeviceName, Emulated};
+
+/// Says what a NIC is: identity, MAC, link, capabilities, statistics. It resets the NIC to find out.
+#[derive(Parser, Debug)]
+#[command(name = "info", version)]
+struct Arguments {
+    /// emulated:ixgbe, vfio-user:SOCKET, or the PCI address of a card that is bound to vfio-pci: 0000:03:00.0.
+    #[arg(long, default_value = "emulated:ixgbe")]
+    device: String,
+    /// How long to wait for link, seconds.
+    #[arg(long, default_value_t = 5.0, value_name = "N")]
+    wait: f64,
+    /// Print one JSON object instead.
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("info: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<()> {
+    let name: DeviceName = arguments.device.parse()?;
+    let emulated = Emulated { wire: "loopback".into(), transmit_delay: Duration::ZERO };
+    let device = name.open(&emulated)?;
+    let identity = device.function.identity()?;
+    let nic = Nic::open(device.function.clone(), Config::default())?;
+    let deadline = Duration::try_from_secs_f64(arguments.wait).unwrap_or_default();
+    // No link is a finding, not a failure.
+    let link = nic.wait_for_link(deadline).or_else(|_| nic.link())?;
+    let (able, counted) = (nic.capabilities(), nic.statistics());
+    if arguments.json {
+        let object = serde_json::json!({
+            "device": name.to_string(),
+            "identity": {
+                "vendor": identity.vendor, "device": identity.device, "revision": identity.revision,
+                "class": identity.class, "subsystem_vendor": identity.subsystem_vendor,
+                "subsystem": identity.subsystem,
+            },
+            "mac": nic.mac().to_string(),
+            "link": { "up": link.up, "megabits": link.megabits },
+            "capabilities": {
+                "tx_checksum": able.tx_checksum, "rx_checksum": able.rx_checksum, "max_frame": able.max_frame,
+                "header_len": able.header_len, "payload_pieces": able.payload_pieces,
+                "tx_ring": able.tx_ring, "rx_ring": able.rx_ring,
+            },
+            "statistics": {
+                "tx_frames": counted.tx_frames, "tx_bytes": counted.tx_bytes, "rx_frames": counted.rx_frames,
+                "rx_bytes": counted.rx_bytes, "rx_missed": counted.rx_missed, "rx_errors": counted.rx_errors,
+                "rx_checksum_errors": counted.rx_checksum_errors,
+            },
+        });
+        println!("{object}");
+        return Ok(());
+    }
+    println!(
+        "device        {name}\nidentity      {:04x}:{:04x} revision {:02x}, class {:06x}, subsystem {:04x}:{:04x}",
+        identity.vendor,
+        identity.device,
+        identity.revision,
+        identity.class,
+        identity.subsystem_vendor,
+        identity.subsystem
+    );
+    println!("MAC           {}", nic.mac());
+    match link.up {
+        true => println!("link          up, {} Mb/s", link.megabits),
+        false => println!("link          down after {:.1} s", deadline.as_secs_f64()),
+    }
+    println!(
+        "checksums     IPv4 header, UDP, TCP by the NIC: transmit {}, receive {}",
+        able.tx_checksum, able.rx_checksum
+    );
+    println!(
+        "frames        up to {} bytes; header up to {}, then up to {} pieces",
+        able.max_frame, able.header_len, able.payload_pieces
+    );
+    println!("rings         {} transmit, {} receive descriptors", able.tx_ring, able.rx_ring);
+    println!("sent          {} frames, {} bytes", counted.tx_frames, counted.tx_bytes);
+    println!(
+        "received      {} frames, {} bytes; {} missed, {} damaged, {} with bad checksums",
+        counted.rx_frames, counted.rx_bytes, counted.rx_missed, counted.rx_errors, counted.rx_checksum_errors
+    );
+    Ok(())
+}

@@ -1,0 +1,195 @@
+//! The command line, and whether it makes sense.
+
+use std::fs::File;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::fd::IntoRawFd;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Parser;
+use stillwire_examples::device::{DeviceName, Emulated};
+use stillwire_examples::packet::Mac;
+use stillwire_examples::sending::HEADERS;
+use stillwire_examples::{Error, Result};
+
+/// Sends a file's pages through an Intel NIC without a copy; nobody can change them until the NIC is done.
+#[derive(Parser, Debug)]
+#[command(name = "send", version)]
+pub struct Arguments {
+    /// The file; without it, this program's own executable.
+    file: Option<PathBuf>,
+    /// emulated:ixgbe (a model of the 82599 in this process), vfio-user:SOCKET (a model in another process), or the
+    /// PCI address of a card that is bound to vfio-pci: 0000:03:00.0.
+    #[arg(long, default_value = "emulated:ixgbe")]
+    device: String,
+    /// What the emulated NIC is connected to: loopback, tap:NAME, or pcap:PATH (a loopback that is recorded).
+    #[arg(long)]
+    wire: Option<String>,
+    /// The sender's address.
+    #[arg(long, value_name = "IP:PORT")]
+    from: Option<SocketAddrV4>,
+    /// The receiver's address: where `receive --listen IP:PORT` runs.
+    #[arg(long, value_name = "IP:PORT")]
+    to: Option<SocketAddrV4>,
+    /// The next hop's Ethernet address; without it, it is asked for by ARP.
+    #[arg(long, value_name = "MAC")]
+    to_mac: Option<String>,
+    /// File bytes in each frame.
+    #[arg(long, value_name = "BYTES")]
+    payload: Option<u32>,
+    /// Largest IP packet, bytes.
+    #[arg(long, default_value_t = 1500, value_name = "BYTES")]
+    mtu: u16,
+    /// Gigabits a second on the wire; without it, as fast as it goes.
+    #[arg(long, value_name = "GBITS")]
+    rate: Option<f64>,
+    /// Send the file again and again for so long.
+    #[arg(long, value_name = "N")]
+    seconds: Option<f64>,
+    /// Give up on a receiver that is silent for so long.
+    #[arg(long, default_value_t = 10.0, value_name = "SECONDS")]
+    give_up: f64,
+    /// Let writers store into the file's pages all the while.
+    #[arg(long)]
+    scribble: bool,
+    /// Send without holds, to see what goes wrong.
+    #[arg(long)]
+    unheld: bool,
+    /// Memory for file pages, MiB; without it, enough for the whole file.
+    #[arg(long, value_name = "MIB")]
+    cache: Option<u64>,
+    /// Take huge pages for the file if there are free ones. A writer then waits for 2 MiB at a time.
+    #[arg(long)]
+    huge: bool,
+    /// Time between the emulated NIC's checksum pass and its transmit pass, microseconds.
+    #[arg(long, value_name = "MICROSECONDS")]
+    emulated_delay: Option<u64>,
+    /// Print one JSON object as the last line.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What is to be done, with everything decided.
+pub struct Plan {
+    pub file: PathBuf,
+    pub device: DeviceName,
+    pub emulated: Emulated,
+    /// Whether what is sent comes back to this NIC.
+    pub loopback: bool,
+    pub from: SocketAddrV4,
+    pub to: SocketAddrV4,
+    pub to_mac: Option<Mac>,
+    pub payload: u32,
+    pub max_frame: u16,
+    pub rate: Option<f64>,
+    pub seconds: Option<f64>,
+    pub give_up: Duration,
+    pub scribble: bool,
+    pub unheld: bool,
+    pub cache: Option<u64>,
+    pub huge: bool,
+    pub json: bool,
+}
+
+impl Arguments {
+    /// Checks the flags against each other.
+    pub fn plan(self) -> Result<Plan> {
+        let usage = |text: String| Err(Error::Usage(text));
+        let device: DeviceName = self.device.parse()?;
+        let emulated = device == DeviceName::Emulated;
+        if self.wire.is_some() && !emulated {
+            return usage(format!("--wire goes with --device emulated:ixgbe; {device} has a wire of its own"));
+        }
+        let wire = self.wire.unwrap_or_else(|| "loopback".to_owned());
+        // Without a receiver named, the far end is this NIC itself.
+        let comes_back = wire == "loopback" || wire.starts_with("pcap:");
+        let loopback = if emulated { comes_back } else { self.to.is_none() };
+        let (from, to) = match (self.from, self.to) {
+            (Some(from), Some(to)) => (from, to),
+            (from, to) if loopback => (from.unwrap_or(LOOPBACK_FROM), to.unwrap_or(LOOPBACK_TO)),
+            (_, None) => return usage("say who receives: --to IP:PORT, where `receive --listen IP:PORT` runs".into()),
+            (None, _) => {
+                return usage(
+                    "say who sends: --from IP:PORT, an address on the receiver's network that no host has".into(),
+                );
+            }
+        };
+        if from.port() == to.port() && loopback {
+            return usage("--from and --to must differ in their ports on a loopback".into());
+        }
+        if from.port() == 0 || to.port() == 0 || to.ip().is_unspecified() {
+            return usage(format!("{from} to {to}: neither port may be 0, nor the receiver's address unspecified"));
+        }
+        // The receiver's answers are up to 1280 bytes long.
+        if !(1280..=9700).contains(&self.mtu) {
+            return usage(format!("--mtu {}: 1280 to 9700 bytes would do", self.mtu));
+        }
+        let most = u32::from(self.mtu) + 14 - HEADERS as u32;
+        let payload = self.payload.unwrap_or(most);
+        if payload == 0 || payload > most {
+            return usage(format!(
+                "--payload {payload}: with an MTU of {} a frame has room for 1 to {most} bytes of the file ({HEADERS} bytes are headers)",
+                self.mtu
+            ));
+        }
+        for (flag, value) in [("--rate", self.rate), ("--seconds", self.seconds), ("--give-up", Some(self.give_up))] {
+            if value.is_some_and(|value| !(value.is_finite() && value > 0.0 && value < 1e6)) {
+                return usage(format!("{flag} {}: a number above 0 would do", value.unwrap_or_default()));
+            }
+        }
+        // With writers about, the passes lie apart, so that a page that is not still is sure to show.
+        let delay = self.emulated_delay.unwrap_or(if self.scribble { 50 } else { 0 });
+        Ok(Plan {
+            file: match self.file {
+                Some(file) => file,
+                None => own_executable(self.scribble)?,
+            },
+            device,
+            emulated: Emulated { wire, transmit_delay: Duration::from_micros(delay) },
+            loopback,
+            from,
+            to,
+            to_mac: self.to_mac.as_deref().map(parse_mac).transpose()?,
+            payload,
+            max_frame: self.mtu + 14,
+            rate: self.rate,
+            seconds: self.seconds,
+            give_up: Duration::from_secs_f64(self.give_up),
+            scribble: self.scribble,
+            unheld: self.unheld,
+            cache: self.cache.map(|mib| mib << 20),
+            huge: self.huge,
+            json: self.json,
+        })
+    }
+}
+
+/// The sender's own program, for want of a better file.
+///
+/// A program that runs cannot be opened for writing, so writers get a copy: a file without a name, which is gone with
+/// the process.
+fn own_executable(for_writing: bool) -> Result<PathBuf> {
+    let running = PathBuf::from("/proc/self/exe");
+    let path = std::fs::read_link(&running).unwrap_or(running);
+    if !for_writing {
+        return Ok(path);
+    }
+    let copy = || {
+        let mut copy = tempfile::tempfile()?;
+        std::io::copy(&mut File::open(&path)?, &mut copy)?;
+        Ok(PathBuf::from(format!("/proc/self/fd/{}", copy.into_raw_fd())))
+    };
+    copy().map_err(|source| Error::File { path: path.clone(), source })
+}
+
+fn parse_mac(text: &str) -> Result<Mac> {
+    let bytes: Option<Vec<u8>> = text
+        .split(':')
+        .map(|part| u8::from_str_radix(part, 16).ok().filter(|_| part.len() <= 2 && !part.starts_with('+')))
+        .collect();
+    let mac = bytes.and_then(|bytes| <[u8; 6]>::try_from(bytes).ok());
+    mac.map(Mac).ok_or_else(|| Error::Usage(format!("--to-mac {text}: write it as 52:54:00:12:34:56")))
+}
+
+const LOOPBACK_FROM: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 4000);
+const LOOPBACK_TO: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 2), 4001);

@@ -1,0 +1,78 @@
+//! What the programs tell their users.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::transfer::ProtocolError;
+
+/// A result of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What was asked, what was found, and what to do about it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A `--device` that means nothing.
+    #[error(
+        "device: '{0}' is not a device; write emulated:ixgbe, vfio-user:SOCKET, or a PCI address as lspci -D shows it (0000:03:00.0)"
+    )]
+    Device(String),
+    /// Flags that do not go together, or lack each other.
+    #[error("usage: {0}")]
+    Usage(String),
+    /// Nobody on the link has the address.
+    #[error(
+        "arp: nobody answered for {address} in {seconds} s; is that host up and on this link? A host behind a router needs --to-mac with the router's address"
+    )]
+    NoNeighbour {
+        /// The address.
+        address: std::net::Ipv4Addr,
+        /// Seconds waited.
+        seconds: u64,
+    },
+    /// The NIC took frames and never said it was done with them.
+    #[error(
+        "nic: {device} has not completed a descriptor for {seconds} s, with {tokens} buffers in its ring; it hangs, or its link is gone"
+    )]
+    Hang {
+        /// The device.
+        device: String,
+        /// Seconds waited.
+        seconds: u64,
+        /// Tokens in the ring.
+        tokens: usize,
+    },
+    /// Bytes arrived that are not the file's.
+    #[error("verify: {bytes} bytes at {offset} arrived whole but are not the bytes of {path}", path = path.display())]
+    Differs {
+        /// The file.
+        path: PathBuf,
+        /// Where, bytes.
+        offset: u64,
+        /// How many.
+        bytes: usize,
+    },
+    /// Something about a file.
+    #[error("{path}: {source}", path = path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The page cache.
+    #[error(transparent)]
+    Cache(#[from] stillwire_filecache::Error),
+    /// The NIC.
+    #[error(transparent)]
+    Nic(#[from] stillwire_driver::Error),
+    /// Memory and buses.
+    #[error(transparent)]
+    Dma(#[from] stillwire_dma::Error),
+    /// What the emulated NIC is connected to.
+    #[error(transparent)]
+    Wire(#[from] stillwire_emulator::wire::Error),
+    /// The transfer.
+    #[error(transparent)]
+    Transfer(#[from] ProtocolError),
+}

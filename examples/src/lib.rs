@@ -1,0 +1,14 @@
+//! What the example programs are made of: the transfer protocol, and a sender that runs it over a NIC.
+#![warn(missing_docs)]
+
+pub mod device;
+mod error;
+pub mod packet;
+mod pool;
+pub mod report;
+pub mod scribble;
+pub mod sending;
+pub mod station;
+pub mod transfer;
+
+pub use error::{Error, Result};

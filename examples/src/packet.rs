@@ -1,0 +1,201 @@
+//! Ethernet, ARP, IPv4 and UDP around the transfer protocol, by `etherparse`.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use etherparse::{
+    ArpEthIpv4Packet, ArpHardwareId, ArpOperation, ArpPacket, EtherType, Ethernet2Header, NetSlice, PacketBuilder,
+    SlicedPacket, TransportSlice,
+};
+pub use stillwire_driver::Mac;
+
+/// Bytes of Ethernet, IPv4 and UDP headers.
+pub const UDP_HEADERS: usize = 14 + 20 + 8;
+
+/// Everybody on the link.
+pub const BROADCAST: Mac = Mac([0xff; 6]);
+
+/// One end of the conversation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Endpoint {
+    /// Ethernet address.
+    pub mac: Mac,
+    /// IPv4 address and UDP port.
+    pub address: SocketAddrV4,
+}
+
+/// Headers of UDP datagrams from one end to the other. Checksums are the NIC's work.
+#[derive(Clone, Copy, Debug)]
+pub struct UdpTemplate {
+    bytes: [u8; UDP_HEADERS],
+    identification: u16,
+}
+
+impl UdpTemplate {
+    /// Headers for datagrams `from` → `to`.
+    pub fn new(from: Endpoint, to: Endpoint) -> Self {
+        let mut bytes = Vec::with_capacity(UDP_HEADERS);
+        PacketBuilder::ethernet2(from.mac.0, to.mac.0)
+            .ipv4(from.address.ip().octets(), to.address.ip().octets(), 64)
+            .udp(from.address.port(), to.address.port())
+            .write(&mut bytes, &[])
+            .expect("an empty datagram always fits");
+        Self { bytes: bytes.try_into().expect("no options, no tags"), identification: 0 }
+    }
+
+    /// The headers of the next datagram, which has `len` bytes behind them.
+    ///
+    /// # Panics
+    /// When `len` does not fit into IPv4.
+    #[inline]
+    pub fn next(&mut self, len: usize) -> [u8; UDP_HEADERS] {
+        let udp = u16::try_from(len + 8).expect("fits into a datagram");
+        let ip = udp.checked_add(20).expect("fits into a packet");
+        let mut bytes = self.bytes;
+        bytes[16..18].copy_from_slice(&ip.to_be_bytes());
+        bytes[18..20].copy_from_slice(&self.identification.to_be_bytes());
+        bytes[38..40].copy_from_slice(&udp.to_be_bytes());
+        self.identification = self.identification.wrapping_add(1);
+        bytes
+    }
+}
+
+/// What a received frame is to us.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Received<'a> {
+    /// A UDP datagram.
+    Udp {
+        /// Where it came from.
+        from: Endpoint,
+        /// Where it goes.
+        to: SocketAddrV4,
+        /// What it says.
+        payload: &'a [u8],
+    },
+    /// Somebody asks who has an address.
+    ArpRequest {
+        /// Who asks.
+        asker: Mac,
+        /// The asker's address.
+        asker_ip: Ipv4Addr,
+        /// The address asked for.
+        wanted: Ipv4Addr,
+    },
+    /// Somebody has an address.
+    ArpReply {
+        /// Who.
+        mac: Mac,
+        /// The address.
+        ip: Ipv4Addr,
+    },
+    /// Anything else.
+    Other,
+}
+
+impl<'a> Received<'a> {
+    /// Looks into a frame; whatever it is, there is an answer.
+    pub fn parse(frame: &'a [u8]) -> Self {
+        Self::try_parse(frame).unwrap_or(Received::Other)
+    }
+
+    fn try_parse(frame: &'a [u8]) -> Option<Self> {
+        let packet = SlicedPacket::from_ethernet(frame).ok()?;
+        match (packet.net?, packet.transport) {
+            (NetSlice::Arp(arp), _) => {
+                let arp = arp.to_packet().try_eth_ipv4().ok()?;
+                let (mac, ip) = (Mac(arp.sender_mac), Ipv4Addr::from(arp.sender_ipv4));
+                match arp.operation {
+                    ArpOperation::REQUEST => {
+                        Some(Received::ArpRequest { asker: mac, asker_ip: ip, wanted: arp.target_ipv4.into() })
+                    }
+                    ArpOperation::REPLY => Some(Received::ArpReply { mac, ip }),
+                    _ => None,
+                }
+            }
+            (NetSlice::Ipv4(ip), Some(TransportSlice::Udp(udp))) if !ip.payload().fragmented => {
+                let header = ip.header();
+                let mac = Mac(frame.get(6..12)?.try_into().ok()?);
+                Some(Received::Udp {
+                    from: Endpoint { mac, address: SocketAddrV4::new(header.source_addr(), udp.source_port()) },
+                    to: SocketAddrV4::new(header.destination_addr(), udp.destination_port()),
+                    payload: udp.payload(),
+                })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// A whole frame that asks who has `wanted`.
+pub fn arp_request(from: Mac, from_ip: Ipv4Addr, wanted: Ipv4Addr) -> Vec<u8> {
+    arp(ArpOperation::REQUEST, from, from_ip, BROADCAST, Mac([0; 6]), wanted)
+}
+
+/// A whole frame that answers such a question.
+pub fn arp_reply(from: Mac, from_ip: Ipv4Addr, to: Mac, to_ip: Ipv4Addr) -> Vec<u8> {
+    arp(ArpOperation::REPLY, from, from_ip, to, to, to_ip)
+}
+
+fn arp(operation: ArpOperation, from: Mac, from_ip: Ipv4Addr, to: Mac, target: Mac, target_ip: Ipv4Addr) -> Vec<u8> {
+    let ethernet = Ethernet2Header { source: from.0, destination: to.0, ether_type: EtherType::ARP };
+    let arp = ArpEthIpv4Packet {
+        operation,
+        sender_mac: from.0,
+        sender_ipv4: from_ip.octets(),
+        target_mac: target.0,
+        target_ipv4: target_ip.octets(),
+    };
+    let mut frame = ethernet.to_bytes().to_vec();
+    let packet = ArpPacket::from(arp);
+    debug_assert_eq!(packet.hw_addr_type, ArpHardwareId::ETHERNET);
+    frame.extend_from_slice(&packet.to_bytes());
+    frame
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn ends() -> (Endpoint, Endpoint) {
+        let end = |last, port| Endpoint {
+            mac: Mac([2, 0, 0, 0, 0, last]),
+            address: SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, last), port),
+        };
+        (end(1, 1000), end(2, 2000))
+    }
+
+    #[test]
+    fn datagrams_are_read_back() {
+        let (from, to) = ends();
+        let mut template = UdpTemplate::new(from, to);
+        let _ = template.next(0);
+        let mut frame = template.next(5).to_vec();
+        assert_eq!(frame[18..20], [0, 1], "identification counts up");
+        frame.extend_from_slice(b"hello");
+        frame.extend_from_slice(&[0; 13]); // padding to 60 bytes is not payload
+        assert_eq!(Received::parse(&frame), Received::Udp { from, to: to.address, payload: b"hello" });
+    }
+
+    #[test]
+    fn arp_is_read_back() {
+        let (a, b) = ends();
+        let (ip_a, ip_b) = (*a.address.ip(), *b.address.ip());
+        let request = arp_request(a.mac, ip_a, ip_b);
+        assert_eq!(request[..6], BROADCAST.0);
+        assert_eq!(Received::parse(&request), Received::ArpRequest { asker: a.mac, asker_ip: ip_a, wanted: ip_b });
+        let reply = arp_reply(b.mac, ip_b, a.mac, ip_a);
+        assert_eq!(Received::parse(&reply), Received::ArpReply { mac: b.mac, ip: ip_b });
+        assert_eq!(reply.len(), 42);
+    }
+
+    proptest! {
+        #[test]
+        fn no_frame_panics(frame in prop::collection::vec(any::<u8>(), 0..200), kind in 0..3usize) {
+            let mut frame = frame;
+            if frame.len() > 13 {
+                frame[12..14].copy_from_slice([[8, 0], [8, 6], [0x86, 0xdd]][kind].as_slice());
+            }
+            let _ = Received::parse(&frame);
+        }
+    }
+}

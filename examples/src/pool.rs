@@ -1,0 +1,70 @@
+//! Small buffers for what is not file data: probes, answers, ARP.
+
+use std::cell::RefCell;
+use std::ops::Range;
+use std::rc::Rc;
+
+use stillwire_dma::{Access, HugePages, Iommu, Mapping, Payload, Segment, SharedMemory};
+
+use crate::Result;
+
+/// Buffers that a NIC may read, each of [`Pool::BUFFER`] bytes.
+pub struct Pool(Rc<Shared>);
+
+struct Shared {
+    memory: SharedMemory,
+    mapping: Mapping,
+    free: RefCell<Vec<usize>>,
+}
+
+/// A filled buffer. It goes back to its pool when it is dropped: after the NIC has read it, if it was posted.
+pub struct Buffer {
+    pool: Rc<Shared>,
+    offset: usize,
+    len: usize,
+}
+
+impl Pool {
+    /// Length of a buffer, bytes: a full frame fits.
+    pub const BUFFER: usize = 2048;
+
+    /// `count` buffers, mapped read-only for the device.
+    ///
+    /// # Errors
+    /// When memory or a mapping cannot be had.
+    pub fn new(iommu: &Iommu, count: usize) -> Result<Self> {
+        let memory = SharedMemory::new("stillwire-pool", count * Self::BUFFER, HugePages::Never)?;
+        let mapping = iommu.map(&memory, Access::ReadOnly)?;
+        let free = RefCell::new((0..count).map(|index| index * Self::BUFFER).collect());
+        Ok(Self(Rc::new(Shared { memory, mapping, free })))
+    }
+
+    /// A buffer that holds `bytes`; `None` when all are in use, or `bytes` are too many for one.
+    pub fn fill(&self, bytes: &[u8]) -> Option<Buffer> {
+        if bytes.len() > Self::BUFFER {
+            return None;
+        }
+        let offset = self.0.free.borrow_mut().pop()?;
+        self.0.memory.write_at(offset, bytes);
+        Some(Buffer { pool: self.0.clone(), offset, len: bytes.len() })
+    }
+}
+
+impl Payload for Buffer {
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn segments(&self, range: Range<usize>, each: &mut dyn FnMut(Segment)) {
+        assert!(range.end <= self.len, "{range:?} of a buffer of {} bytes", self.len);
+        if let Some(segment) = self.pool.mapping.segment(self.offset + range.start..self.offset + range.end) {
+            each(segment);
+        }
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        self.pool.free.borrow_mut().push(self.offset);
+    }
+}

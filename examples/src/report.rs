@@ -1,0 +1,65 @@
+//! What `send` says at its end.
+
+use serde::{Deserialize, Serialize};
+
+/// The object that `send --json` prints as the last line of its output.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Report {
+    /// As given by `--device`.
+    pub device: String,
+    /// Bytes of file data that arrived whole.
+    pub bytes: u64,
+    /// Frames with file data, those sent again included.
+    pub frames: u64,
+    /// From the first frame to the last answer, seconds.
+    pub seconds: f64,
+    /// Frames whose bytes were not those that were digested.
+    pub torn: u64,
+    /// Frames sent again.
+    pub resent: u64,
+    /// Holds taken.
+    pub holds: u64,
+    /// Stores that had to wait for a hold.
+    pub writer_pauses: u64,
+    /// How long they waited.
+    pub writer_pause_us: Pauses,
+    /// The receiver has every byte, and (on a loopback that nobody scribbled over) every byte is the file's.
+    pub verified: bool,
+}
+
+/// Distribution of writers' waits, microseconds.
+#[derive(Clone, Copy, PartialEq, Default, Debug, Serialize, Deserialize)]
+pub struct Pauses {
+    /// Half of them were shorter.
+    pub p50: f64,
+    /// All but one in a hundred were shorter.
+    pub p99: f64,
+    /// The longest.
+    pub max: f64,
+}
+
+/// Bytes as people read them.
+pub fn human_bytes(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_for_people() {
+        let cases =
+            [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (100 << 20, "100.0 MiB"), (u64::MAX, "16777216.0 TiB")];
+        for (bytes, expect) in cases {
+            assert_eq!(human_bytes(bytes), expect);
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! Sends a cached file through a [`Station`], and on a loopback receives and checks it as well.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use stillwire_driver::Offload;
+use stillwire_filecache::CachedFile;
+
+use crate::packet::{Endpoint, UDP_HEADERS, UdpTemplate};
+use crate::station::{Cargo, Datagram, Station};
+use crate::transfer::{DATA_HEADER_LEN, Header, Next, Receiver, ReceiverConfig, Sender, SenderConfig, Sink, Summary};
+use crate::{Error, Result};
+
+/// Headers in front of the file's bytes in each frame: Ethernet, IPv4, UDP, transfer protocol.
+pub const HEADERS: usize = UDP_HEADERS + DATA_HEADER_LEN;
+
+/// How to send.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The receiver.
+    pub to: Endpoint,
+    /// File bytes in each frame.
+    pub payload: u32,
+    /// Gigabits a second on the wire, frames only; `None` as fast as it goes.
+    pub rate: Option<f64>,
+    /// Send the file again and again for so long.
+    pub repeat_for: Option<Duration>,
+    /// Send without holds.
+    pub unheld: bool,
+    /// Give up on a receiver that is silent for so long.
+    pub deadline: Duration,
+}
+
+/// The far end when it is in this process: everything comes back through the receive ring.
+pub struct Loopback {
+    receiver: Receiver,
+    check: Check,
+}
+
+impl Loopback {
+    /// A far end that checks what arrives. With `compare` every byte is compared with the file on disk, which this
+    /// opens and reads for itself; without, digests alone are checked (somebody is writing to the cached file).
+    ///
+    /// # Errors
+    /// When the file cannot be opened.
+    pub fn new(path: &Path, compare: bool) -> Result<Self> {
+        let file = |source| Error::File { path: path.to_owned(), source };
+        let file = compare.then(|| File::open(path)).transpose().map_err(file)?;
+        let config = ReceiverConfig { window: LOOPBACK_WINDOW, keep: true, ..ReceiverConfig::default() };
+        let check = Check { file, path: path.to_owned(), buffer: Vec::new(), compared: 0, differs: None };
+        Ok(Self { receiver: Receiver::new(config), check })
+    }
+
+    /// Whether just so many bytes arrived whole, over all transfers, and were compared if they were to be.
+    fn has(&self, bytes: u64) -> bool {
+        self.receiver.stats().bytes == bytes && (self.check.file.is_none() || self.check.compared == bytes)
+    }
+}
+
+/// What was done.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Totals {
+    /// Bytes of file data that arrived whole, over all transfers.
+    pub bytes: u64,
+    /// Frames with file data, those sent again included.
+    pub frames: u64,
+    /// Frames among them that were sent again.
+    pub resent: u64,
+    /// Frames whose bytes were not those that were digested.
+    pub torn: u64,
+    /// Transfers completed.
+    pub transfers: u64,
+    /// The receiver says that it has every byte of every transfer; a far end in this process has also counted them
+    /// and, if it was to, compared each with the file on disk.
+    pub verified: bool,
+    /// From the first frame to the last answer.
+    pub took: Duration,
+}
+
+/// Sends `file` to the end, once or for a time. `position` says where in the file the sender is, bytes; `progress` is
+/// told how much of the current transfer has gone out.
+///
+/// # Errors
+/// Whatever breaks: the NIC, the cache, a receiver that does not answer, bytes that differ.
+pub fn send(
+    station: &mut Station,
+    file: &CachedFile,
+    options: &Options,
+    mut loopback: Option<&mut Loopback>,
+    position: &AtomicU64,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Totals> {
+    let start = Instant::now();
+    let mut totals = Totals { verified: true, ..Totals::default() };
+    let mut id = first_id();
+    let mut sending = Sending::new(station, file, options, position, start);
+    loop {
+        let summary = sending.transfer(id, loopback.as_deref_mut(), progress)?;
+        totals.bytes += file.len();
+        totals.frames += summary.datagrams;
+        totals.resent += summary.resent;
+        totals.torn += summary.torn;
+        totals.transfers += 1;
+        totals.verified &= summary.received == file.len();
+        id = id.wrapping_add(1);
+        if options.repeat_for.is_none_or(|time| start.elapsed() >= time) {
+            break;
+        }
+    }
+    totals.took = start.elapsed();
+    // Frames that changed between the NIC's checksum and its transmission did not even get to the protocol.
+    totals.torn += station.bad_checksums;
+    totals.verified &= loopback.is_none_or(|far| far.has(totals.bytes));
+    Ok(totals)
+}
+
+struct Sending<'a> {
+    station: &'a mut Station,
+    file: &'a CachedFile,
+    options: &'a Options,
+    position: &'a AtomicU64,
+    start: Instant,
+    forth: UdpTemplate,
+    back: UdpTemplate,
+    datagrams: Vec<Datagram>,
+    /// With a rate: when the next data may go out.
+    next_data: Duration,
+}
+
+impl<'a> Sending<'a> {
+    fn new(
+        station: &'a mut Station,
+        file: &'a CachedFile,
+        options: &'a Options,
+        position: &'a AtomicU64,
+        start: Instant,
+    ) -> Self {
+        let me = station.me();
+        let (forth, back) = (UdpTemplate::new(me, options.to), UdpTemplate::new(options.to, me));
+        let (datagrams, next_data) = (Vec::new(), Duration::ZERO);
+        Self { station, file, options, position, start, forth, back, datagrams, next_data }
+    }
+
+    /// One transfer, to its end.
+    fn transfer(
+        &mut self,
+        id: u64,
+        mut loopback: Option<&mut Loopback>,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Summary> {
+        let config = SenderConfig {
+            deadline: self.options.deadline,
+            ..SenderConfig::new(self.options.to.address.into(), id, self.file.len(), self.options.payload)
+        };
+        let mut sender = Sender::new(config);
+        loop {
+            let mut busy = self.receive(&mut sender, loopback.as_deref_mut())?;
+            let now = self.start.elapsed();
+            // A run must fit into the ring whole, so that it can be handed out only once.
+            let room = self.room();
+            let data_may_go = room > 0 && now >= self.next_data;
+            if data_may_go {
+                match sender.next_run(now, room) {
+                    Next::Data(run) => {
+                        self.post_run(id, run, now)?;
+                        progress(sender.sent_once());
+                        busy = true;
+                    }
+                    Next::Probe(bytes) => {
+                        self.station.send(&mut self.forth, &bytes);
+                        busy = true;
+                    }
+                    Next::Wait(_) => {}
+                    Next::Done(summary) => return Ok(summary),
+                    Next::Failed(error) => return Err(error.into()),
+                }
+            }
+            if !busy {
+                std::thread::yield_now();
+            }
+        }
+    }
+
+    /// Takes in what has arrived.
+    fn receive(&mut self, sender: &mut Sender, loopback: Option<&mut Loopback>) -> Result<bool> {
+        let mut datagrams = std::mem::take(&mut self.datagrams);
+        let busy = self.station.poll(&mut datagrams)?;
+        let now = self.start.elapsed();
+        if let Some(far) = loopback {
+            for datagram in datagrams.iter().filter(|datagram| datagram.port == self.options.to.address.port()) {
+                if let Some(reply) = far.receiver.datagram(now, &datagram.payload, &mut far.check) {
+                    self.station.send(&mut self.back, &reply);
+                }
+                if let Some(error) = far.check.differs.take() {
+                    return Err(error);
+                }
+            }
+        }
+        for datagram in datagrams.drain(..) {
+            if datagram.port == self.station.me().address.port() {
+                // What is not of this transfer is nobody's: the protocol says so in its error, and the wire may say
+                // anything.
+                let _ = sender.datagram(now, &datagram.payload);
+            }
+        }
+        self.datagrams = datagrams;
+        Ok(busy)
+    }
+
+    /// Bytes of the file that the ring has room for, at most a run.
+    fn room(&self) -> u64 {
+        let payload = u64::from(self.options.payload);
+        let frames = self.station.tx.free().saturating_sub(SPARE_DESCRIPTORS) / DESCRIPTORS_A_FRAME;
+        (frames as u64 * payload).min(RUN.max(payload))
+    }
+
+    /// Posts `run` (bytes of the file) as frames that share one hold.
+    fn post_run(&mut self, id: u64, run: std::ops::Range<u64>, now: Duration) -> Result<()> {
+        self.position.store(run.start, Ordering::Relaxed);
+        let cargo = if self.options.unheld {
+            Cargo::Unheld(self.file.unheld(run.clone())?)
+        } else {
+            Cargo::Held(self.file.hold(run.clone())?)
+        };
+        let len = (run.end - run.start) as usize;
+        let payload = self.options.payload as usize;
+        let mut posting = self.station.tx.run(cargo);
+        let mut wire_bits = 0.0;
+        for start in (0..len).step_by(payload) {
+            let part = start..len.min(start + payload);
+            let offset = run.start + start as u64;
+            let crc32 = posting.payload().crc32(part.clone());
+            let header = Header::data(id, self.file.len(), offset, part.len() as u32, crc32);
+            let mut bytes = [0; HEADERS];
+            bytes[..UDP_HEADERS].copy_from_slice(&self.forth.next(DATA_HEADER_LEN + part.len()));
+            header.emit(&mut bytes[UDP_HEADERS..]);
+            wire_bits += ((HEADERS + part.len()).max(60) + 4 + 20) as f64 * 8.0;
+            let posted = posting.post(&bytes, Some(Offload::UDP_V4), part)?;
+            debug_assert!(posted, "room() left enough descriptors");
+        }
+        drop(posting);
+        self.station.tx.publish();
+        if let Some(gigabits) = self.options.rate {
+            // Time not used is not saved up, so a pause does not end in a burst.
+            let spent = Duration::from_secs_f64(wire_bits / (gigabits * 1e9));
+            self.next_data = self.next_data.max(now.saturating_sub(RATE_SLACK)) + spent;
+        }
+        Ok(())
+    }
+}
+
+/// The loopback's far end: compares instead of storing.
+struct Check {
+    file: Option<File>,
+    path: PathBuf,
+    buffer: Vec<u8>,
+    /// Bytes found equal.
+    compared: u64,
+    differs: Option<Error>,
+}
+
+impl Sink for Check {
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let Some(file) = &self.file else { return Ok(()) };
+        self.buffer.resize(bytes.len(), 0);
+        let read = file.read_exact_at(&mut self.buffer, offset);
+        if read.is_ok() && self.buffer == bytes {
+            self.compared += bytes.len() as u64;
+            return Ok(());
+        }
+        self.differs = Some(Error::Differs { path: self.path.clone(), offset, bytes: bytes.len() });
+        Err(io::Error::from(io::ErrorKind::InvalidData))
+    }
+}
+
+/// Transfers are told apart by their numbers, also from those of an earlier run to the same receiver.
+fn first_id() -> u64 {
+    let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    clock.as_nanos() as u64 ^ u64::from(std::process::id()) << 48
+}
+
+/// One hold covers so much of the file, bytes.
+const RUN: u64 = 64 * 1024;
+/// Header, two pieces of payload (a frame can straddle two folios), and the odd context descriptor.
+const DESCRIPTORS_A_FRAME: usize = 4;
+/// Kept free for answers and probes.
+const SPARE_DESCRIPTORS: usize = 32;
+/// What the receive ring and the wire's queue can take.
+const LOOPBACK_WINDOW: u32 = 512 * 1024;
+/// How far behind its rate the sender may catch up.
+const RATE_SLACK: Duration = Duration::from_millis(1);

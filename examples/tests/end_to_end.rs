@@ -1,0 +1,310 @@
+//! The programs, from outside.
+
+mod common;
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use common::{Guarded, example, file, finish, kill, last_line, run, send, wait_for};
+use tempfile::TempDir;
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("test paths are ASCII")
+}
+
+#[test]
+fn files_around_a_page_come_back_byte_for_byte() {
+    let folder = TempDir::new().unwrap();
+    for len in [0, 1, 1427, 1428, 1429, 4095, 4096, 4097, 65_536, 65_537, 5_000_000] {
+        let report = send(&[text(&file(folder.path(), len))]);
+        assert_eq!((report.bytes, report.torn, report.verified), (len as u64, 0, true), "{len}: {report:?}");
+        assert_eq!(report.frames, len.div_ceil(1428) as u64 + report.resent, "{len}");
+        assert_eq!(report.device, "emulated:ixgbe");
+        assert_eq!(report.holds > 0, len > 0);
+    }
+}
+
+#[test]
+fn small_payloads_and_a_jumbo_mtu() {
+    let folder = TempDir::new().unwrap();
+    let path = file(folder.path(), 100_001);
+    for arguments in [&["--payload", "1000"][..], &["--payload", "17"], &["--mtu", "9000"], &["--mtu", "1280"]] {
+        let report = send(&[&[text(&path)], arguments].concat());
+        assert_eq!((report.bytes, report.torn, report.verified), (100_001, 0, true), "{arguments:?}: {report:?}");
+    }
+}
+
+#[test]
+fn without_a_file_it_sends_its_own_executable() {
+    let report = send(&[]);
+    assert_eq!(report.bytes, example("send").metadata().unwrap().len());
+    assert!(report.verified);
+}
+
+#[test]
+fn an_empty_file_is_said_to_be_empty() {
+    let folder = TempDir::new().unwrap();
+    let output = run(Command::new(example("send")).arg(file(folder.path(), 0)));
+    assert!(output.status.success());
+    assert!(String::from_utf8_lossy(&output.stdout).contains("zero bytes are sent"), "{output:?}");
+}
+
+/// The promise, and what happens without it: the same file, the same writers, with holds and without.
+fn scribble_pair(seconds: &str) {
+    let folder = TempDir::new().unwrap();
+    let path = file(folder.path(), 8 << 20);
+    let held = send(&[text(&path), "--scribble", "--seconds", seconds]);
+    assert_eq!(held.torn, 0, "{held:?}");
+    assert!(held.writer_pauses > 0 && held.verified, "{held:?}");
+    assert!(held.seconds >= seconds.parse().unwrap());
+    assert!(held.writer_pause_us.max >= held.writer_pause_us.p50 && held.writer_pause_us.p50 > 0.0, "{held:?}");
+    let unheld = send(&[text(&path), "--scribble", "--unheld", "--seconds", seconds]);
+    assert!(unheld.torn > 0, "{unheld:?}");
+    assert_eq!((unheld.writer_pauses, unheld.holds), (0, 0), "{unheld:?}");
+}
+
+#[test]
+fn scribbled_pages_are_still_when_held_and_torn_when_not() {
+    scribble_pair("1.5");
+}
+
+#[test]
+#[ignore = "takes 20 s; cargo xtask test runs it"]
+fn scribbled_pages_are_still_for_ten_seconds() {
+    scribble_pair("10");
+}
+
+#[test]
+#[ignore = "100 MB; cargo xtask test runs it"]
+fn a_hundred_megabytes() {
+    let folder = TempDir::new().unwrap();
+    let report = send(&[text(&file(folder.path(), 100_000_000))]);
+    assert_eq!((report.bytes, report.torn, report.verified), (100_000_000, 0, true), "{report:?}");
+}
+
+/// One page, written and sent over and over: the writers must get their turn all the same.
+#[test]
+fn writers_of_a_one_page_file_get_their_turn() {
+    let folder = TempDir::new().unwrap();
+    let report = send(&[text(&file(folder.path(), 4096)), "--scribble", "--seconds", "1"]);
+    assert!(report.torn == 0 && report.verified && report.writer_pauses > 0, "{report:?}");
+}
+
+#[test]
+fn info_says_what_the_device_is() {
+    let output = run(Command::new(example("info")).arg("--json"));
+    let info: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(info["identity"]["vendor"], 0x8086);
+    assert_eq!(info["identity"]["device"], 0x10fb);
+    assert_eq!((&info["link"]["up"], &info["link"]["megabits"]), (&true.into(), &10_000.into()));
+    let human = run(&mut Command::new(example("info")));
+    assert!(String::from_utf8_lossy(&human.stdout).contains("8086:10fb"), "{human:?}");
+}
+
+#[test]
+fn mistakes_are_explained() {
+    let folder = TempDir::new().unwrap();
+    let path = file(folder.path(), 100_000);
+    let (path, folder) = (text(&path), text(folder.path()));
+    let ends = ["--from", "192.0.2.1:1", "--to", "192.0.2.2:2"];
+    let cases: &[(&[&str], &str)] = &[
+        (&["/nowhere/file"], "there is no such file"),
+        (&[folder], "is a directory"),
+        (&["/dev/null"], "only regular files"),
+        (&[path, "--device", "eth0"], "is not a device"),
+        (&[path, "--device", "0000:ff:1f.7"], "there is no device 0000:ff:1f.7"),
+        (&[path, "--device", "vfio-user:/nowhere/socket"], "there is no such socket"),
+        (&[path, "--device", "vfio-user:/nowhere/socket", "--wire", "loopback"], "--wire goes with"),
+        (&[path, "--payload", "1429"], "room for 1 to 1428 bytes"),
+        (&[path, "--payload", "0"], "room for 1 to 1428 bytes"),
+        (&[path, "--mtu", "1279"], "1280 to 9700"),
+        (&[path, "--rate=-1"], "--rate -1"),
+        (&[&[path][..], &ends, &["--wire", "carrier-pigeon"]].concat(), "carrier-pigeon"),
+        (&[path, "--wire", "pcap:/nowhere/file"], "/nowhere/file"),
+        (&[path, "--wire", "sink"], "say who receives"),
+        (&[path, "--wire", "sink", "--to", "192.0.2.2:2"], "say who sends"),
+        (&[path, "--to-mac", "52:54"], "write it as"),
+        (&[path, "--cache", "0"], "cache"),
+        (&[&[path, "--wire", "sink"][..], &ends].concat(), "arp: nobody answered for 192.0.2.2"),
+        (
+            &[&[path, "--wire", "sink"][..], &ends, &["--to-mac", "2:0:0:0:0:1", "--give-up", "0.5"]].concat(),
+            "receive --listen",
+        ),
+    ];
+    for (arguments, expect) in cases {
+        let output = run(Command::new(example("send")).args(*arguments));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {output:?}");
+        assert!(said.contains(expect), "{arguments:?}: expected '{expect}' in: {said}");
+        assert!(!said.contains("panicked"), "{arguments:?}: {said}");
+    }
+}
+
+#[test]
+fn a_file_that_shrinks_during_the_send_is_noticed() {
+    let folder = TempDir::new().unwrap();
+    let path = file(folder.path(), 40 << 20);
+    // Slowly, so that most of the file is still on the disk alone when it is cut off.
+    let mut command = Command::new(example("send"));
+    command.arg(&path).args(["--rate", "0.01", "--wire"]).arg(format!("pcap:{}/record", text(folder.path())));
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let record = folder.path().join("record");
+    wait_for("the first frames", Duration::from_secs(30), || record.metadata().ok().filter(|meta| meta.len() > 10_000));
+    std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(3 << 20).unwrap();
+    let output = finish(child, Duration::from_secs(60));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(said.contains("truncated") && said.contains("3145728"), "{said}");
+}
+
+struct Emulator {
+    child: Guarded,
+    socket: std::path::PathBuf,
+}
+
+impl Emulator {
+    fn start(folder: &Path, arguments: &[&str]) -> Self {
+        let socket = folder.join("nic");
+        let mut command = Command::new(common::emulator());
+        command.args(["--model", "ixgbe", "--wire", "loopback", "--socket"]).arg(&socket).args(arguments);
+        let child = Guarded::start(command.stdout(Stdio::null()));
+        wait_for("the emulator's socket", Duration::from_secs(10), || socket.exists().then_some(()));
+        Self { child, socket }
+    }
+
+    fn device(&self) -> String {
+        format!("vfio-user:{}", text(&self.socket))
+    }
+}
+
+#[test]
+fn the_same_sender_over_a_vfio_user_socket() {
+    let folder = TempDir::new().unwrap();
+    let path = file(folder.path(), 3_000_001);
+    for doorbells in ["mapped", "messages"] {
+        let emulator = Emulator::start(folder.path(), &["--doorbells", doorbells, "--transmit-delay-us", "50"]);
+        // A second client on the same emulator finds a NIC that was reset.
+        for scribble in [&[][..], &["--scribble", "--seconds", "1"]] {
+            let report = send(&[&[text(&path), "--device", &emulator.device()], scribble].concat());
+            assert_eq!((report.torn, report.verified), (0, true), "{doorbells}: {report:?}");
+            assert_eq!(report.writer_pauses > 0, !scribble.is_empty(), "{doorbells}: {report:?}");
+        }
+        kill(emulator.child.id(), "-TERM");
+        finish(emulator.child.take(), Duration::from_secs(10));
+        assert!(!emulator.socket.exists(), "the socket stays behind");
+    }
+}
+
+#[test]
+fn an_emulator_that_dies_in_mid_send_is_an_error() {
+    let folder = TempDir::new().unwrap();
+    let path = file(folder.path(), 3_000_000);
+    let emulator = Emulator::start(folder.path(), &[]);
+    let mut command = Command::new(example("send"));
+    command.arg(&path).args(["--seconds", "60", "--json", "--device", &emulator.device()]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // It has begun when it holds the memory of its rings.
+    let maps = format!("/proc/{}/maps", child.id());
+    wait_for("the transmit ring", Duration::from_secs(20), || {
+        std::fs::read_to_string(&maps).ok().filter(|maps| maps.contains("stillwire-pool"))
+    });
+    kill(emulator.child.id(), "-KILL");
+    let output = finish(child, Duration::from_secs(20));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(said.contains("no longer answers"), "{said}");
+    assert!(!said.contains("panicked"), "{said}");
+}
+
+/// Killed at many moments, it leaves nothing: no file, no socket, no huge page, no process.
+#[test]
+fn a_killed_sender_leaves_nothing_behind() {
+    let folder = TempDir::new().unwrap();
+    let path = file(folder.path(), 2_000_000);
+    let temporary = folder.path().join("tmp");
+    std::fs::create_dir(&temporary).unwrap();
+    let huge = || {
+        let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap();
+        meminfo.lines().filter(|line| line.starts_with("HugePages_")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let before = huge();
+    for after_ms in [0, 1, 3, 10, 30, 60, 70, 80, 100, 150, 300] {
+        let mut command = Command::new(example("send"));
+        command.args([text(&path), "--scribble", "--seconds", "60", "--huge"]).env("TMPDIR", &temporary);
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        // Not waiting for anything: the moment is meant to be any.
+        std::thread::sleep(Duration::from_millis(after_ms));
+        let id = child.id();
+        kill(id, "-KILL");
+        let output = finish(child, Duration::from_secs(10));
+        assert_eq!(output.status.code(), None, "killed after {after_ms} ms: {output:?}");
+        assert!(!Path::new(&format!("/proc/{id}")).exists());
+        let left: Vec<_> = std::fs::read_dir(&temporary).unwrap().collect();
+        assert!(left.is_empty(), "after {after_ms} ms: {left:?}");
+    }
+    wait_for("huge pages to come back", Duration::from_secs(10), || (huge() == before).then_some(()));
+}
+
+#[test]
+fn an_interrupted_sender_ends_at_once() {
+    let mut command = Command::new(example("send"));
+    let child = command.args(["--seconds", "60"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    kill(child.id(), "-INT");
+    let output = finish(child, Duration::from_secs(10));
+    assert!(!output.status.success());
+}
+
+/// An independent reader finds every checksum of the recording right; and, so that this can fail, wrong ones in the
+/// recording of a send without holds.
+#[test]
+fn a_recording_has_right_checksums_for_tshark() {
+    if Command::new("tshark").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
+        return common::skip("checksums of a recording, by tshark", "tshark is not installed: apt-get install tshark");
+    }
+    let folder = TempDir::new().unwrap();
+    let path = file(folder.path(), 700_001);
+    let record = folder.path().join("record.pcap");
+    let wire = format!("pcap:{}", text(&record));
+    let count = |filter: &str| {
+        let mut tshark = Command::new("tshark");
+        tshark.args(["-o", "ip.check_checksum:TRUE", "-o", "udp.check_checksum:TRUE", "-Y", filter, "-r"]);
+        let output = run(tshark.arg(&record).args(["-T", "fields", "-e", "frame.number"]));
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stdout).lines().count() as u64
+    };
+    let report = send(&[text(&path), "--wire", &wire]);
+    assert!(report.verified);
+    let all = count("frame");
+    assert!(all >= report.frames, "{all} frames in the recording, {} sent", report.frames);
+    // 1 is "good" to tshark.
+    assert_eq!(count("ip.checksum.status == 1 && udp.checksum.status == 1"), all);
+    assert_eq!(count("udp.dstport == 4001 && udp.length == 1480"), report.frames - 1, "all but the last are full");
+    let report = send(&[text(&path), "--wire", &wire, "--scribble", "--unheld", "--seconds", "1"]);
+    assert!(report.torn > 0);
+    assert!(count("udp.checksum.status == 0") > 0, "torn frames have wrong checksums");
+    assert_eq!(count("ip.checksum.status != 1"), 0, "headers are not shared with anybody");
+}
+
+#[test]
+fn what_is_printed_last_is_the_report() {
+    let folder = TempDir::new().unwrap();
+    let output = run(Command::new(example("send")).arg(file(folder.path(), 10)).arg("--json"));
+    assert_eq!(last_line(&output).bytes, 10);
+    let keys: serde_json::Value =
+        serde_json::from_str(String::from_utf8_lossy(&output.stdout).lines().last().unwrap()).unwrap();
+    let keys: Vec<_> = keys.as_object().unwrap().keys().map(String::as_str).collect();
+    let expect = [
+        "device",
+        "bytes",
+        "frames",
+        "seconds",
+        "torn",
+        "resent",
+        "holds",
+        "writer_pauses",
+        "writer_pause_us",
+        "verified",
+    ];
+    assert!(expect.iter().all(|key| keys.contains(key)), "{keys:?}");
+}

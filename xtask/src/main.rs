@@ -1,0 +1,106 @@
+//! One door for development: `cargo xtask test` formats, lints and tests everything, and says what it could not test.
+
+mod run;
+mod setup;
+mod steps;
+mod summary;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use run::Outcome;
+use steps::Step;
+use summary::Summary;
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let (command, flags) = args.split_first().map_or(("help", &[][..]), |(first, rest)| (first.as_str(), rest));
+    match (command, Flags::parse(flags)) {
+        ("test" | "prepush", Ok(flags)) => test(&flags),
+        ("help" | "--help" | "-h", _) => {
+            print!("{HELP}");
+            ExitCode::SUCCESS
+        }
+        ("test" | "prepush", Err(unknown)) => complain(&format!("no flag `{unknown}`")),
+        (unknown, _) => complain(&format!("no subcommand `{unknown}`")),
+    }
+}
+
+/// What the command line asks for.
+#[derive(Default)]
+struct Flags {
+    keep_going: bool,
+    no_install: bool,
+}
+
+impl Flags {
+    fn parse(args: &[String]) -> Result<Flags, &str> {
+        let mut flags = Flags::default();
+        for arg in args {
+            match arg.as_str() {
+                "--keep-going" => flags.keep_going = true,
+                "--no-install" => flags.no_install = true,
+                unknown => return Err(unknown),
+            }
+        }
+        Ok(flags)
+    }
+}
+
+fn test(flags: &Flags) -> ExitCode {
+    let root = root();
+    let target = root.join(std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()));
+    let skips = target.join(format!("xtask-skips-{}.txt", std::process::id()));
+    let mut summary = Summary::default();
+    setup::tools(!flags.no_install, &mut summary);
+    for step in steps::all(&target) {
+        if let Some(why) = step.not_here(&root) {
+            println!("\n── {}: left out: {why}", step.name);
+            summary.skip(step.name, why);
+            continue;
+        }
+        println!("\n── {}: {}", step.name, step.command_line());
+        let outcome = run::run(&step, &root, &skips, &mut summary);
+        report(&step, &outcome);
+        summary.ended(&step, &outcome);
+        if !outcome.success && !flags.keep_going {
+            break;
+        }
+    }
+    summary.read_skips(&skips);
+    summary.print();
+    if summary.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn report(step: &Step, outcome: &Outcome) {
+    let seconds = outcome.took.as_secs_f64();
+    if outcome.success {
+        println!("── {}: ok, {seconds:.1} s", step.name);
+    } else {
+        println!("── {}: FAILED after {seconds:.1} s ({}); to repeat it:", step.name, outcome.how);
+        println!("   {}", step.command_line());
+    }
+}
+
+/// The workspace's folder, wherever the command was given.
+fn root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here).to_path_buf()
+}
+
+fn complain(what: &str) -> ExitCode {
+    eprint!("xtask: {what}\n\n{HELP}");
+    ExitCode::FAILURE
+}
+
+const HELP: &str = "\
+One door for development.
+
+cargo xtask test     Install what tests need (as root, where apt-get is), then check the formatting, lint,
+                     and run all unit, integration, doc, loom and end-to-end tests.
+cargo xtask prepush  The same, before you push.
+cargo xtask help     This text.
+
+  --keep-going       After a step that failed, go on with the next.
+  --no-install       Install nothing; tests that need what is missing are skipped, and the summary says so.
+";

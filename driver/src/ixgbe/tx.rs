@@ -297,13 +297,6 @@ impl<T> TxQueue<T> {
         words[at].store(low.to_le(), Ordering::Relaxed);
         words[at + 1].store(high.to_le(), Ordering::Relaxed);
     }
-
-    /// Words of the ring, for tests that look at what the device sees.
-    #[cfg(test)]
-    pub(crate) fn descriptor(&self, index: usize) -> [u64; 2] {
-        let words = self.words();
-        [words[index * 2].load(Ordering::Relaxed), words[index * 2 + 1].load(Ordering::Relaxed)]
-    }
 }
 
 impl<T> Drop for TxQueue<T> {

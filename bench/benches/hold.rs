@@ -1,0 +1,32 @@
+//! What stability costs when nobody writes.
+#![allow(missing_docs)]
+
+use std::hint::black_box;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use stillwire_bench::Cached;
+
+fn hold(criterion: &mut Criterion) {
+    let cached = Cached::new();
+    let mut group = criterion.benchmark_group("hold");
+    // The floor: what one page costs at the least, an addition and a subtraction.
+    let word = AtomicU64::new(0);
+    group.bench_function("floor: two atomic adds", |bencher| {
+        bencher.iter(|| {
+            black_box(&word).fetch_add(1, Ordering::Acquire);
+            black_box(&word).fetch_sub(1, Ordering::Release);
+        });
+    });
+    // (name, bytes): one page, a frame across a page border, a run as the sender takes it.
+    for (name, start, len) in [("one page", 0u64, 1448u64), ("across a border", 3000, 1448), ("64 KiB", 0, 65_536)] {
+        group.throughput(Throughput::Bytes(len));
+        group.bench_function(format!("hold and release: {name}"), |bencher| {
+            bencher.iter(|| drop(black_box(cached.file.hold(black_box(start..start + len)).expect("it is cached"))));
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, hold);
+criterion_main!(benches);

@@ -58,7 +58,7 @@ pub struct Rig<T> {
     sink: Sink,
 }
 
-impl<T> Rig<T> {
+impl<T: 'static> Rig<T> {
     /// A NIC with a transmit ring of `ring` descriptors, on a wire that checks and counts what arrives.
     ///
     /// # Panics

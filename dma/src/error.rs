@@ -126,6 +126,12 @@ pub enum Error {
         /// Bytes found.
         found: u64,
     },
+    /// A driver has the function already.
+    #[error("pci: {device} is in use by a driver of this program; drop its NIC and queues first")]
+    Claimed {
+        /// The device.
+        device: String,
+    },
     /// A device model in this process refused.
     #[error("model: {0}")]
     Model(String),

@@ -3,6 +3,7 @@
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::{Backend, Iommu, PciAddress, RegisterSpace, Result, vfio, vfio_user};
 
@@ -11,6 +12,17 @@ use crate::{Backend, Iommu, PciAddress, RegisterSpace, Result, vfio, vfio_user};
 pub struct PciFunction {
     backend: Arc<dyn Backend>,
     iommu: Iommu,
+    claimed: Arc<AtomicBool>,
+}
+
+/// The right to drive a function. There is one; dropping it gives it back.
+#[derive(Debug)]
+pub struct Claim(Arc<AtomicBool>);
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
 }
 
 /// Who a function says it is (PCI configuration header).
@@ -49,7 +61,18 @@ impl PciFunction {
 
     /// A function behind any other carrier: a device model in this process.
     pub fn from_backend(backend: Arc<dyn Backend>) -> Self {
-        Self { iommu: Iommu::new(backend.clone()), backend }
+        Self { iommu: Iommu::new(backend.clone()), backend, claimed: Arc::default() }
+    }
+
+    /// Takes the right to drive the function: two drivers on one device would ring each other's doorbells.
+    ///
+    /// # Errors
+    /// [`Error::Claimed`](crate::Error::Claimed) while somebody has it.
+    pub fn claim(&self) -> Result<Claim> {
+        if self.claimed.swap(true, Ordering::Acquire) {
+            return Err(crate::Error::Claimed { device: self.name() });
+        }
+        Ok(Claim(self.claimed.clone()))
     }
 
     /// How a user would name the device.

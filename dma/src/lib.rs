@@ -13,6 +13,7 @@
 
 mod address;
 mod backend;
+pub mod copy;
 mod error;
 pub mod fence;
 mod function;
@@ -29,7 +30,7 @@ mod vfio_user;
 pub use address::{Iova, Payload, Segment};
 pub use backend::{Backend, BarInfo, MappedArea};
 pub use error::{Error, Result};
-pub use function::{Identity, PciFunction};
+pub use function::{Claim, Identity, PciFunction};
 pub use hugepage::HugeArray;
 pub use iommu::{Access, Iommu, Mapping};
 pub use iova::IovaAllocator;

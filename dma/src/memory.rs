@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 use memmap2::{Advice, MmapOptions, MmapRaw};
 use rustix::fs::{MemfdFlags, SealFlags};
 
+use crate::copy::{copy_in, copy_out};
 use crate::{Error, Result};
 
 /// Whether huge pages are wanted.
@@ -144,10 +145,9 @@ impl SharedMemory {
     /// When the range is not inside the region.
     pub fn read_at(&self, offset: usize, bytes: &mut [u8]) {
         let from = self.range(offset, bytes.len());
-        // SAFETY: `range` proved `from..from + bytes.len()` to lie in the mapping, which lives as long as `self`;
-        // `bytes` is a distinct Rust object, so they do not overlap. The device may write meanwhile: what is copied
-        // then is some mix of bytes, and every value of `u8` is valid.
-        unsafe { std::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), bytes.len()) };
+        // SAFETY: `range` proved `from..from + bytes.len()` to lie in the mapping, which is readable and lives as long
+        // as `self`.
+        unsafe { copy_out(from, bytes) };
     }
 
     /// Copies bytes in, beginning at byte `offset`.
@@ -157,9 +157,9 @@ impl SharedMemory {
     #[inline]
     pub fn write_at(&self, offset: usize, bytes: &[u8]) {
         let to = self.range(offset, bytes.len());
-        // SAFETY: as in `read_at`, with the copy in the other direction; no Rust reference to the region's bytes
-        // exists, for this type gives out none.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
+        // SAFETY: in bounds as in `read_at`, and writable. The only references this type gives out are to atomics, which
+        // expect to be written. (Who makes plain references from `as_ptr` must keep others from writing.)
+        unsafe { copy_in(bytes, to) };
     }
 
     /// The 32-bit word at byte `offset`.

@@ -49,7 +49,9 @@ impl RegisterSpace {
         let len = info.len;
         // An area that reaches outside of the window or is not aligned is the carrier's mistake; messages still work.
         let fits = |offset: u64, pages: &MmapRaw| {
-            offset.is_multiple_of(4096) && offset.checked_add(pages.len() as u64).is_some_and(|end| end <= len)
+            let whole =
+                [offset, pages.len() as u64, pages.as_ptr() as u64].iter().all(|value| value.is_multiple_of(4096));
+            whole && offset.checked_add(pages.len() as u64).is_some_and(|end| end <= len)
         };
         let mapped =
             info.mapped.into_iter().map(|area| (area.offset, area.pages)).filter(|(o, p)| fits(*o, p)).collect();
@@ -111,8 +113,8 @@ impl RegisterSpace {
         let (start, pages) =
             self.0.mapped.iter().find(|(start, pages)| (*start..*start + pages.len() as u64).contains(&at))?;
         let inside = (at - start) as usize;
-        // SAFETY: `inside` is a multiple of 4 below the length of the mapping, whose length is a multiple of the page
-        // size as its start is; so four aligned bytes are there. They live as long as `self.0`. The device is the other
+        // SAFETY: `inside` is a multiple of 4 below the length of the mapping; `new` took only mappings whose address,
+        // length and offset are multiples of 4096, so four aligned bytes are there. They live as long as `self.0`. The device is the other
         // user of the word; atomics are made for that, and compile to one 32-bit access, as registers demand.
         Some(unsafe { AtomicU32::from_ptr(pages.as_mut_ptr().add(inside).cast()) })
     }

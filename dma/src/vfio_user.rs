@@ -3,14 +3,16 @@
 //! The client always asks for mappings that the device may read and write. A read-only mapping is therefore made with a
 //! read-only descriptor: the peer's kernel refuses to map it for writing, which no flag could promise.
 
+use std::fs::File;
 use std::io;
 use std::ops::{Range, RangeInclusive};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use memmap2::MmapOptions;
+use rustix::fs::SealFlags;
 use vfio_bindings::bindings::vfio::{
     VFIO_IRQ_SET_ACTION_TRIGGER, VFIO_IRQ_SET_DATA_EVENTFD, VFIO_IRQ_SET_DATA_NONE, VFIO_PCI_BAR0_REGION_INDEX,
     VFIO_PCI_CONFIG_REGION_INDEX, VFIO_PCI_MSIX_IRQ_INDEX, VFIO_REGION_INFO_FLAG_MMAP,
@@ -82,13 +84,22 @@ impl Backend for VfioUser {
             return Ok(BarInfo { len: 0, mapped: Vec::new() });
         };
         let mut mapped = Vec::new();
-        let file = region.file_offset.as_ref().filter(|_| region.flags & VFIO_REGION_INFO_FLAG_MMAP != 0);
+        // A peer that could cut its file short under the mapping could kill us (SIGBUS); registers then go by message.
+        let sealed =
+            |file: &File| rustix::fs::fcntl_get_seals(file).is_ok_and(|seals| seals.contains(SealFlags::SHRINK));
+        let mappable = region.flags & VFIO_REGION_INFO_FLAG_MMAP != 0;
+        let file = region.file_offset.as_ref().filter(|file| mappable && sealed(file.file()));
         for area in region.sparse_areas.iter().filter(|area| area.size > 0) {
             let Some(file) = file else { break };
             let inside = area.offset.checked_add(area.size).is_some_and(|end| end <= region.size);
-            let long_enough = |at: u64| file.file().metadata().is_ok_and(|meta| meta.len() >= at + area.size);
-            let Some(at) = file.start().checked_add(area.offset).filter(|&at| inside && long_enough(at)) else {
-                return Err(self.error(format!("BAR{index} offers a mapping outside of its file")));
+            let aligned = |at: u64| [at, area.offset, area.size].iter().all(|value| value.is_multiple_of(PAGE));
+            let long_enough = |at: u64| {
+                let end = at.checked_add(area.size);
+                file.file().metadata().is_ok_and(|meta| end.is_some_and(|end| meta.len() >= end))
+            };
+            let Some(at) = file.start().checked_add(area.offset).filter(|&at| inside && aligned(at) && long_enough(at))
+            else {
+                return Err(self.error(format!("BAR{index} offers a mapping that is not whole pages of its file")));
             };
             let pages = MmapOptions::new().offset(at).len(area.size as usize).map_raw(file.file().as_raw_fd());
             let pages = pages.map_err(|error| self.error(format!("mapping BAR{index}: {error}")))?;
@@ -114,10 +125,17 @@ impl Backend for VfioUser {
     }
 
     fn set_msix(&self, eventfds: &[BorrowedFd<'_>]) -> Result<()> {
-        let kind = if eventfds.is_empty() { VFIO_IRQ_SET_DATA_NONE } else { VFIO_IRQ_SET_DATA_EVENTFD };
-        let fds: Vec<_> = eventfds.iter().map(|fd| fd.as_raw_fd()).collect();
-        let flags = kind | VFIO_IRQ_SET_ACTION_TRIGGER;
-        self.ask(|client| client.set_irqs(VFIO_PCI_MSIX_IRQ_INDEX, flags, 0, fds.len() as u32, &fds))
+        let set = |kind, start: usize, fds: &[RawFd]| {
+            let (start, count) = (start as u32, fds.len() as u32);
+            let flags = kind | VFIO_IRQ_SET_ACTION_TRIGGER;
+            self.ask(|client| client.set_irqs(VFIO_PCI_MSIX_IRQ_INDEX, flags, start, count, fds))
+        };
+        if eventfds.is_empty() {
+            return set(VFIO_IRQ_SET_DATA_NONE, 0, &[]);
+        }
+        let fds: Vec<_> = eventfds.iter().map(AsRawFd::as_raw_fd).collect();
+        let mut batches = fds.chunks(FDS_A_MESSAGE).enumerate();
+        batches.try_for_each(|(batch, fds)| set(VFIO_IRQ_SET_DATA_EVENTFD, batch * FDS_A_MESSAGE, fds))
     }
 
     fn iova_ranges(&self) -> Vec<RangeInclusive<u64>> {
@@ -141,6 +159,11 @@ impl Backend for VfioUser {
         self.ask(|client| client.dma_unmap(iova, len as u64))
     }
 }
+
+/// Register pages, bytes.
+const PAGE: u64 = 4096;
+/// Descriptors that a peer built on the same crate takes with one message.
+const FDS_A_MESSAGE: usize = 16;
 
 fn explain(error: &vfio_user::Error) -> String {
     use vfio_user::Error as Peer;

@@ -36,7 +36,7 @@ pub struct Config {
     pub tx_ring: u16,
     /// Descriptors of the receive ring: a power of two, 64 to 8192.
     pub rx_ring: u16,
-    /// Largest frame without check sequence, bytes: 1514 for an MTU of 1500; at most 9724.
+    /// Largest frame without check sequence, bytes: 1514 for an MTU of 1500; at most 9720.
     pub max_frame: u16,
     /// Receive frames for other stations as well.
     pub promiscuous: bool,
@@ -56,8 +56,8 @@ impl Config {
                 return Err(Error::Setting { setting, found: size.into(), allowed });
             }
         }
-        if !(64..=9724).contains(&self.max_frame) {
-            let allowed = "64 to 9724 bytes would do";
+        if !(64..=9720).contains(&self.max_frame) {
+            let allowed = "64 to 9720 bytes would do";
             return Err(Error::Setting { setting: "largest frame", found: self.max_frame.into(), allowed });
         }
         Ok(())
@@ -175,9 +175,11 @@ impl Nic {
 
     /// The transmit queue, for frames that carry tokens of type `T`. There is one.
     ///
+    /// Tokens own what they stand for (`'static`): one that merely borrowed it could be outlived by the device.
+    ///
     /// # Errors
     /// [`Error::QueueTaken`], [`Error::Timeout`], or what memory and mappings say.
-    pub fn tx_queue<T>(&self) -> Result<TxQueue<T>> {
+    pub fn tx_queue<T: 'static>(&self) -> Result<TxQueue<T>> {
         let function = &self.device.function;
         if function.tx_taken.swap(true, Ordering::Relaxed) {
             return Err(Error::QueueTaken { name: self.name.clone(), queue: "transmit" });

@@ -59,6 +59,12 @@ impl Ring {
         Some(self.index(self.next) as u32)
     }
 
+    /// Whether the device has been shown the descriptor at `position`.
+    #[inline]
+    pub(crate) fn is_published(&self, position: u64) -> bool {
+        position < self.published
+    }
+
     /// Everything up to and including `position` is done.
     #[inline]
     pub(crate) fn reclaim_through(&mut self, position: u64) {

@@ -154,7 +154,15 @@ fn a_stopped_nic_gives_no_queues_and_can_be_opened_again() {
     rig.live(|nic| {
         nic.stop().unwrap();
         assert!(matches!(nic.tx_queue::<Token>(), Err(Error::Stopped { .. })));
-        let again = Nic::open(rig.function.clone(), Config::default()).unwrap();
+    });
+    let Rig { device, function, nic, .. } = rig;
+    let _running = device.spawn();
+    // Two drivers of one device would ring each other's doorbells.
+    let second = Nic::open(function.clone(), Config::default()).map(|_| ()).unwrap_err().to_string();
+    assert!(second.contains("in use by a driver"), "{second}");
+    drop(nic);
+    {
+        let again = Nic::open(function, Config::default()).unwrap();
         let mut tx = again.tx_queue::<()>().unwrap();
         assert!(matches!(again.tx_queue::<()>(), Err(Error::QueueTaken { queue: "transmit", .. })));
         assert!(matches!(tx.post(Frame::new(&[0xff; 60])).unwrap(), Posted::Queued));
@@ -164,7 +172,7 @@ fn a_stopped_nic_gives_no_queues_and_can_be_opened_again() {
             assert!(start.elapsed() < Duration::from_secs(10), "the second life of the device sends nothing");
             std::thread::yield_now();
         }
-    });
+    }
 }
 
 #[test]
@@ -190,6 +198,28 @@ fn what_cannot_be_opened_says_why() {
     assert!(down.contains("no link after"), "{down}");
     let no_mac = open(ixgbe::Config { mac: [0; 6], ..good() }, Config::default(), fine());
     assert!(no_mac.contains("no valid MAC"), "{no_mac}");
+}
+
+/// A descriptor that was never shown to the device cannot be done, even if it says so.
+#[test]
+fn done_before_the_doorbell_is_not_believed() {
+    use stillwire_emulator::BusMemory;
+    let rig = Rig::new();
+    let mut tx = rig.live(|nic| nic.tx_queue::<Token>().unwrap());
+    let memory = Memory::new(&rig.function, &[5; 4096]);
+    let dropped = Arc::new(AtomicUsize::new(0));
+    let header = udp_header(&rig, 100);
+    for _ in 0..40 {
+        let token = Token::new(&memory, vec![0..100]).counted(&dropped);
+        assert!(matches!(tx.post(Frame::new(&header).payload(token)).unwrap(), Posted::Queued));
+    }
+    let registers = rig.registers();
+    let ring = u64::from(registers.read(0x6000)) | u64::from(registers.read(0x6004)) << 32;
+    for index in 0..80 {
+        let [_, word] = rig.tx_descriptor(index);
+        rig.device.memory().store_u64(ring + index * 16 + 8, word | 1 << 32).unwrap();
+    }
+    assert_eq!((tx.reclaim(drop), dropped.load(Ordering::SeqCst)), (0, 0));
 }
 
 /// Whatever is written into the rings, the driver neither panics nor loops.

@@ -7,7 +7,7 @@ mod common;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use common::{Memory, Rig, Token, udp_header};
+use common::{Memory, Rig, Token, tcp_header, udp_header};
 use etherparse::{SlicedPacket, TransportSlice};
 use proptest::prelude::*;
 use stillwire_driver::{Checksum, Config, Error, Frame, Offload, Posted, TxQueue};
@@ -223,15 +223,22 @@ fn a_frame_damaged_on_the_wire_is_told_by_its_checksum() {
     let (mut tx, mut rx) = rig.live(|nic| (nic.tx_queue::<Token>().unwrap(), nic.rx_queue().unwrap()));
     rig.device.with_model(|model| model.faults().corrupt_every = 2);
     let memory = Memory::new(&rig.function, &[3; 500]);
-    for _ in 0..4 {
-        let token = Token::new(&memory, vec![0..500]);
-        queued(tx.post(Frame::new(&udp_header(&rig, 500)).offload(Offload::UDP_V4).payload(token)).unwrap());
+    // The 82599's bad verdicts on UDP are not to be trusted (erratum), so they come out as no verdict.
+    let cases = [
+        (tcp_header(&rig, 500), Offload::TCP_V4, Checksum::Bad),
+        (udp_header(&rig, 500), Offload::UDP_V4, Checksum::Unknown),
+    ];
+    for (header, offload, expect) in cases {
+        for _ in 0..4 {
+            let token = Token::new(&memory, vec![0..500]);
+            queued(tx.post(Frame::new(&header).offload(offload).payload(token)).unwrap());
+        }
+        tx.publish();
+        rig.settle();
+        let verdicts: Vec<_> = rig.received(&mut rx).iter().map(|(_, verdict)| verdict.transport).collect();
+        let count = |wanted| verdicts.iter().filter(|verdict| **verdict == wanted).count();
+        assert_eq!((count(Checksum::Good), count(expect)), (2, 2), "{offload:?}: {verdicts:?}");
     }
-    tx.publish();
-    rig.settle();
-    let verdicts: Vec<_> = rig.received(&mut rx).iter().map(|(_, verdict)| *verdict).collect();
-    let bad = verdicts.iter().filter(|v| v.ip == Checksum::Bad || v.transport == Checksum::Bad).count();
-    assert_eq!((verdicts.len(), bad), (4, 2));
 }
 
 proptest! {

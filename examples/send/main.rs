@@ -74,10 +74,12 @@ fn run(arguments: Arguments) -> Result<Report> {
     let sent = send(&mut station, &file, &options, far.as_mut(), &position, &mut |bytes| bar.set_position(bytes));
     bar.finish_and_clear();
     let frames = station.nic.statistics();
-    // The ring lets go of its holds before the writers are waited for: they may wait for them.
+    // The ring lets go of its holds before the writers are waited for: they may wait for them. When the send failed, the
+    // device may not have been proved quiet, its holds are kept for good, and the writers end with the process.
     drop(station);
+    let sent = sent?;
     let stores = scribblers.map(Scribblers::stop);
-    let report = report(&plan, sent?, &cache);
+    let report = report(&plan, sent, &cache);
     summarize(&plan, &report, stores, frames.rx_missed);
     Ok(report)
 }

@@ -192,6 +192,7 @@ impl Station {
             let received = Received::parse(scratch);
             if let Received::ArpRequest { asker, asker_ip, wanted } = received
                 && wanted == *me.address.ip()
+                && waiting.len() < MOST_WAITING
             {
                 waiting.push_back((packet::arp_reply(me.mac, wanted, asker, asker_ip), None));
             }
@@ -235,9 +236,11 @@ impl Station {
         if self.asked.elapsed() < ASK_EVERY {
             return Ok(());
         }
+        // A thread that was away (a slow disk, a stopped process) says nothing about the device.
+        let was_away = self.asked.elapsed() >= HANG_AFTER / 2;
         self.asked = Instant::now();
         self.nic.link()?;
-        if self.tx.in_flight() == 0 {
+        if self.tx.in_flight() == 0 || was_away {
             self.progress = self.asked;
         }
         let waited = self.progress.elapsed();

@@ -202,7 +202,8 @@ fn an_emulator_that_dies_in_mid_send_is_an_error() {
     let path = file(folder.path(), 3_000_000);
     let emulator = Emulator::start(folder.path(), &[]);
     let mut command = Command::new(example("send"));
-    command.arg(&path).args(["--seconds", "60", "--json", "--device", &emulator.device()]);
+    // With writers: they wait for holds that nobody will ever release, and that must not keep the program from ending.
+    command.arg(&path).args(["--scribble", "--seconds", "60", "--json", "--device", &emulator.device()]);
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     // It has begun when it holds the memory of its rings.
     let maps = format!("/proc/{}/maps", child.id());

@@ -9,9 +9,9 @@
 #![allow(unsafe_code)]
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use stillwire_dma::copy::copy_out;
 use stillwire_dma::{HugePages, SharedMemory};
 
 use crate::buddy::{Buddy, HIGHEST_ORDER};
@@ -158,61 +158,10 @@ impl Drop for Claim<'_> {
     }
 }
 
-/// Copies out of memory that others may be writing, by atomic words: some mix of old and new bytes, never undefined.
-///
-/// # Safety
-/// `from..from + to.len()` is mapped readable.
-pub(crate) unsafe fn copy_out(from: *const u8, to: &mut [u8]) {
-    let head = from.align_offset(8).min(to.len());
-    let (to_head, rest) = to.split_at_mut(head);
-    let (to_words, to_tail) = rest.split_at_mut(rest.len() / 8 * 8);
-    let words = from.wrapping_add(head);
-    for (at, byte) in to_head.iter_mut().enumerate() {
-        // SAFETY: `at < head <= to.len()`, so the byte is in the caller's range; a byte is aligned.
-        *byte = unsafe { AtomicU8::from_ptr(from.add(at).cast_mut()) }.load(Ordering::Relaxed);
-    }
-    for (at, word) in to_words.chunks_exact_mut(8).enumerate() {
-        // SAFETY: the eight bytes at `head + 8 * at` are in the caller's range, aligned since `head` aligns.
-        let value = unsafe { AtomicU64::from_ptr(words.add(8 * at).cast_mut().cast()) }.load(Ordering::Relaxed);
-        word.copy_from_slice(&value.to_ne_bytes());
-    }
-    let tail = words.wrapping_add(to_words.len());
-    for (at, byte) in to_tail.iter_mut().enumerate() {
-        // SAFETY: the bytes after the last whole word are in the caller's range.
-        *byte = unsafe { AtomicU8::from_ptr(tail.add(at).cast_mut()) }.load(Ordering::Relaxed);
-    }
-}
-
-/// Copies into memory that others may be reading or writing, by atomic words.
-///
-/// # Safety
-/// `to..to + from.len()` is mapped writable, and no reference to its bytes exists whose owner relies on them.
-pub(crate) unsafe fn copy_in(from: &[u8], to: *mut u8) {
-    let head = to.align_offset(8).min(from.len());
-    let (from_head, rest) = from.split_at(head);
-    let (from_words, from_tail) = rest.split_at(rest.len() / 8 * 8);
-    let words = to.wrapping_add(head);
-    for (at, byte) in from_head.iter().enumerate() {
-        // SAFETY: as in `copy_out`, for writing.
-        unsafe { AtomicU8::from_ptr(to.add(at)) }.store(*byte, Ordering::Relaxed);
-    }
-    for (at, word) in from_words.chunks_exact(8).enumerate() {
-        let value = u64::from_ne_bytes(word.try_into().unwrap_or_default());
-        // SAFETY: as in `copy_out`, for writing.
-        unsafe { AtomicU64::from_ptr(words.add(8 * at).cast()) }.store(value, Ordering::Relaxed);
-    }
-    let tail = words.wrapping_add(from_words.len());
-    for (at, byte) in from_tail.iter().enumerate() {
-        // SAFETY: as in `copy_out`, for writing.
-        unsafe { AtomicU8::from_ptr(tail.add(at)) }.store(*byte, Ordering::Relaxed);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::page::Phase;
-    use proptest::prelude::*;
 
     #[test]
     fn the_largest_folio_fits_the_arena_and_the_wish() {
@@ -235,21 +184,5 @@ mod tests {
         let mut byte = [0];
         arena.copy(2 * 4096..2 * 4096 + 1, &mut byte);
         assert_eq!(byte, [9]);
-    }
-
-    proptest! {
-        #[test]
-        fn copies_by_words_are_copies(from in 0usize..20, to in 0usize..20, len in 0usize..60) {
-            let source: Vec<u8> = (0..100).collect();
-            let mut memory = vec![0u8; 100];
-            // SAFETY: both ranges end before byte 80 of 100, and `memory` is borrowed by nothing else meanwhile.
-            unsafe { copy_in(&source[from..from + len], memory.as_mut_ptr().add(to)) };
-            let mut back = vec![0u8; len];
-            // SAFETY: as above.
-            unsafe { copy_out(memory.as_ptr().add(to), &mut back) };
-            prop_assert_eq!(&back[..], &source[from..from + len]);
-            let outside = memory[..to].iter().chain(&memory[to + len..]);
-            prop_assert!(outside.copied().all(|byte| byte == 0));
-        }
     }
 }

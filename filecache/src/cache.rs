@@ -82,10 +82,13 @@ impl Cache {
         Ok(CachedFile(Arc::new(Opened { file: entry.file.clone(), cache: self.0.clone() })))
     }
 
-    /// The arena's memory, for mapping it.
+    /// The arena's memory, for mapping it in ways that [`attach_to`](Self::attach_to) does not know.
     ///
-    /// Do not write through it: that would be a store that no view and no guard sees.
-    pub fn memory(&self) -> &SharedMemory {
+    /// # Safety
+    /// Nobody may write through it, nor let a device do so: that would be a store that no view and no guard sees, into
+    /// bytes that [`Hold::chunks`](crate::Hold::chunks) may have lent out as a slice.
+    #[allow(unsafe_code)]
+    pub unsafe fn memory(&self) -> &SharedMemory {
         self.0.core.arena.memory()
     }
 
@@ -94,7 +97,7 @@ impl Cache {
     /// # Errors
     /// As [`Iommu::map`] and [`attach`](Self::attach).
     pub fn attach_to(&self, iommu: &Iommu) -> Result<()> {
-        self.attach(iommu.map(self.memory(), Access::ReadOnly)?)
+        self.attach(iommu.map(self.0.core.arena.memory(), Access::ReadOnly)?)
     }
 
     /// Takes the mapping in which holds name their segments. It is kept until the last hold is gone.
@@ -102,9 +105,9 @@ impl Cache {
     /// # Errors
     /// [`Error::Attach`] when there is one already, and when `mapping` is not of the whole arena, for reading only.
     pub fn attach(&self, mapping: Mapping) -> Result<()> {
-        let memory = self.memory();
+        let memory = self.0.core.arena.memory();
         if mapping.memory().as_ptr() != memory.as_ptr() || mapping.len() != memory.len() {
-            return Err(Error::Attach("it must cover the whole of Cache::memory()"));
+            return Err(Error::Attach("it must cover the whole of the cache's memory"));
         }
         if mapping.access() != Access::ReadOnly {
             return Err(Error::Attach("it must be read-only, or the device could write held pages"));

@@ -154,7 +154,12 @@ impl Guard {
         // Kept over the decision: the page can not leave its file while the view is there.
         let Some(_live) = view.live() else { return self.wake(address) };
         match self.core.arena.word(page).fault() {
-            Fault::Open => self.publish(page, view.unprotect(&self.core.uffd, index).is_ok()),
+            // Writers noted earlier are let through as well: the last release came too late to tell of them.
+            Fault::Open => {
+                let open = view.unprotect(&self.core.uffd, index).is_ok();
+                let waiting = self.unprotect_waiting(page);
+                self.publish(page, open | waiting);
+            }
             Fault::Wait | Fault::Queued => {
                 count(&self.core.counters.waiting, 1);
                 self.waiting.entry(page).or_default().push(Waiting { view: view.clone(), index, since: now });
@@ -166,6 +171,12 @@ impl Guard {
 
     /// The last release has moved a page to `Opening`.
     fn open_for_waiting(&mut self, page: u32) {
+        let open = self.unprotect_waiting(page);
+        self.publish(page, open);
+    }
+
+    /// Unprotects a page in the views of all writers that wait for it; `false` when it was in none.
+    fn unprotect_waiting(&mut self, page: u32) -> bool {
         let waiting = self.waiting.remove(&page).unwrap_or_default();
         // Counted before the writers go on: who sees the store sees the pause.
         for writer in &waiting {
@@ -176,7 +187,7 @@ impl Guard {
         for Waiting { view, index, .. } in &waiting {
             open |= view.live().is_some_and(|_live| view.unprotect(&self.core.uffd, *index).is_ok());
         }
-        self.publish(page, open);
+        open
     }
 
     /// Ends `Opening`: `open` says whether the page was unprotected in any view.

@@ -12,8 +12,9 @@ use std::io;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, Weak};
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
+use stillwire_dma::copy::{copy_in, copy_out};
 
-use crate::arena::{Arena, copy_in, copy_out};
+use crate::arena::Arena;
 use crate::file::Opened;
 use crate::guard::Core;
 use crate::uffd::Uffd;

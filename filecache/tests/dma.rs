@@ -71,7 +71,7 @@ fn segments_name_the_held_bytes() {
     let (cache, file, bytes) = cached(700 * PAGE + 5);
     cache.attach_to(function.iommu()).unwrap();
     let (iova, len, access) = bus.mapped.lock().unwrap()[0];
-    assert_eq!((len, access), (cache.memory().len(), Access::ReadOnly));
+    assert_eq!((len, access), (memory(&cache).len(), Access::ReadOnly));
 
     let hold = file.hold(100..bytes.len() as u64).unwrap();
     assert_eq!(Payload::len(&hold), bytes.len() - 100);
@@ -81,7 +81,7 @@ fn segments_name_the_held_bytes() {
             let at = (segment.iova.get() - iova) as usize;
             assert!(at + segment.len as usize <= len, "inside the mapping");
             let mut part = vec![0; segment.len as usize];
-            cache.memory().read_at(at, &mut part);
+            memory(&cache).read_at(at, &mut part);
             found.extend(part);
         }
         assert_eq!(found, bytes[100 + range.start..100 + range.end], "{range:?}");
@@ -110,10 +110,10 @@ fn a_mapping_that_does_not_fit_is_refused() {
     let (cache, other) = (cache(64 * PAGE), cache(64 * PAGE));
     let map = |memory: &SharedMemory, access| function.iommu().map(memory, access).unwrap();
     let text = |answer: stillwire_filecache::Result<()>| answer.unwrap_err().to_string();
-    assert!(text(cache.attach(map(other.memory(), Access::ReadOnly))).contains("whole"));
-    assert!(text(cache.attach(map(cache.memory(), Access::ReadWrite))).contains("read-only"));
-    cache.attach(map(cache.memory(), Access::ReadOnly)).unwrap();
-    assert!(text(cache.attach(map(cache.memory(), Access::ReadOnly))).contains("already"));
+    assert!(text(cache.attach(map(memory(&other), Access::ReadOnly))).contains("whole"));
+    assert!(text(cache.attach(map(memory(&cache), Access::ReadWrite))).contains("read-only"));
+    cache.attach(map(memory(&cache), Access::ReadOnly)).unwrap();
+    assert!(text(cache.attach(map(memory(&cache), Access::ReadOnly))).contains("already"));
 }
 
 #[test]

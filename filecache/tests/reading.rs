@@ -40,7 +40,7 @@ fn the_end_of_the_last_page_is_zero() {
     let new = cache.open(file_of(&[1; 100]).path()).unwrap();
     drop(new.hold(0..1).unwrap());
     let mut page = [0xee; PAGE];
-    cache.memory().read_at(0, &mut page);
+    memory(&cache).read_at(0, &mut page);
     assert_eq!(page[..100], [1; 100]);
     assert_eq!(page[100..], [0; PAGE - 100]);
 }
@@ -212,7 +212,7 @@ fn a_cache_that_asks_for_huge_pages_works_without_them() {
     let view = file.view().unwrap();
     view.write_at(4090, b"over a page").unwrap();
     assert_eq!(held_bytes(&file, 4090..4101), b"over a page");
-    if cache.memory().page_size() == PAGE {
+    if memory(&cache).page_size() == PAGE {
         assert!(cache.notices().iter().any(|notice| notice.contains("nr_hugepages")), "{:?}", cache.notices());
     }
 }

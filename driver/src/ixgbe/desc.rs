@@ -142,10 +142,8 @@ pub(crate) struct RxStatus {
     pub done: bool,
     /// Last buffer of the frame.
     pub end_of_packet: bool,
-    #[bits(2)]
+    #[bits(3)]
     __: u8,
-    /// A UDP checksum was there and was looked at.
-    pub udp_checked: bool,
     /// The transport checksum was looked at.
     pub transport_checked: bool,
     /// The IPv4 header checksum was looked at.
@@ -191,12 +189,12 @@ impl RxStatus {
             (true, false) => Checksum::Good,
             (true, true) => Checksum::Bad,
         };
-        // The 82599 flags some UDP datagrams without a checksum as bad (erratum): a bad UDP verdict without the bit
-        // that says a checksum was there means nothing.
-        let no_udp_sum = first & RX_TYPE_UDP != 0 && self.transport_error() && !self.udp_checked();
+        // The 82599 flags some UDP datagrams without a checksum as bad (erratum), so a bad verdict on UDP means nothing;
+        // Linux and DPDK ignore it as well.
+        let no_verdict = first & RX_TYPE_UDP != 0 && self.transport_error();
         ChecksumStatus {
             ip: verdict(self.ip_checked(), self.ip_error()),
-            transport: verdict(self.transport_checked() && !no_udp_sum, self.transport_error()),
+            transport: verdict(self.transport_checked() && !no_verdict, self.transport_error()),
         }
     }
 }
@@ -238,7 +236,8 @@ mod tests {
             (ipcs | l4cs, 0, Good, Good),
             (ipcs | ipe, 0, Bad, Unknown),
             (ipcs | l4cs | tcpe, 0, Good, Bad),
-            (ipcs | l4cs | udpcs | tcpe, udp, Good, Bad),
+            (ipcs | l4cs | udpcs | tcpe, udp, Good, Unknown),
+            (ipcs | l4cs | udpcs, udp, Good, Good),
             (ipcs | l4cs | tcpe, udp, Good, Unknown),
             (tcpe | ipe, 0, Unknown, Unknown),
         ];

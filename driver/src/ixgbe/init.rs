@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use stillwire_dma::PciFunction;
+use stillwire_dma::{Claim, PciFunction};
 
 use super::regs::*;
 use super::stats::Counters;
@@ -25,6 +25,8 @@ pub(crate) fn knows(vendor: u16, device: u16) -> bool {
 
 /// What the queues and the [`Device`] share.
 pub(crate) struct Function {
+    /// Kept until the last queue is gone: a queue of an earlier life must not ring the doorbells of the next.
+    _claim: Claim,
     pub pci: PciFunction,
     pub regs: Registers,
     pub config: Config,
@@ -42,10 +44,12 @@ pub(crate) struct Device {
 
 impl Device {
     pub(crate) fn open(pci: PciFunction, config: Config) -> Result<Self> {
+        let claim = pci.claim()?;
         pci.enable_memory()?;
         let regs = Registers::new(pci.registers(0, REGISTERS_LEN)?, STATUS, pci.name());
         regs.alive()?;
         let function = Arc::new(Function {
+            _claim: claim,
             pci,
             regs,
             config,

@@ -28,9 +28,10 @@
 //!
 //! # Stopping
 //!
-//! Memory goes back only when the device is *proved* quiet: queues disabled and the disable acknowledged, PCIe master
-//! disable acknowledged (STATUS.GIO), bus mastering off. The proof is one function, `init::Function::stop`; every path
-//! that releases memory goes through it. If no proof can be had (the peer of a vfio-user socket died, say), the tokens
+//! Memory goes back only when the device is *proved* quiet. Queues are disabled and the acknowledgement waited for, then
+//! PCIe master disable (STATUS.GIO), then bus mastering is switched off; what counts as proof is one of the last two,
+//! for the first may sit in a page that a model merely polls. It is one function, `Function::stop` in `stop.rs`; every
+//! path that releases memory goes through it. If no proof can be had (the peer of a vfio-user socket died, say), the tokens
 //! are kept until the program ends, and the error says so.
 
 mod desc;

@@ -22,7 +22,8 @@ pub(crate) struct RxQueue {
     armed: u64,
     tail: Register,
     memory: SharedMemory,
-    mapping: Mapping,
+    /// Shared with nobody but a leaked clone, if the device cannot be proved quiet.
+    mapping: Arc<Mapping>,
     buffers: usize,
     /// Pieces of the frame that is being put together: buffer offset and length.
     pieces: Vec<(usize, usize)>,
@@ -37,7 +38,7 @@ impl RxQueue {
         let size = usize::from(function.config.rx_ring);
         let buffers = (size * DESCRIPTOR).next_multiple_of(4096);
         let memory = SharedMemory::new("stillwire-rx", buffers + size * BUFFER, HugePages::IfFree)?;
-        let mapping = function.pci.iommu().map(&memory, Access::ReadWrite)?;
+        let mapping = Arc::new(function.pci.iommu().map(&memory, Access::ReadWrite)?);
         let tail = function.regs.space().register(RDT.at(0).offset);
         let pieces = Vec::with_capacity(MAX_PIECES);
         let queue = Self {
@@ -166,8 +167,8 @@ impl RxQueue {
 impl Drop for RxQueue {
     fn drop(&mut self) {
         if self.function.stop().is_err() {
-            // The device may still write here: the memory must not become anybody else's.
-            std::mem::forget(self.memory.clone());
+            // The device may still write here: neither the memory nor its device addresses may become anybody else's.
+            std::mem::forget(self.mapping.clone());
         }
     }
 }

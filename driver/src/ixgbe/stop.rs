@@ -1,7 +1,7 @@
 //! Stopping, with proof (82599 datasheet 4.6.7.1.2, 5.2.5.3.2).
 
 use std::sync::PoisonError;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::init::Function;
 use super::regs::*;
@@ -45,6 +45,9 @@ impl Function {
         // The disable bit of a queue may sit in a page that a model merely polls, where reading it back shows only what
         // was written. What counts as proof is answered by the device itself (STATUS) or enforced by the bus.
         let bus = self.pci.set_bus_master(false).map_err(Error::from);
+        if master.is_err() && bus.is_ok() {
+            self.outlive_pending();
+        }
         match (&master, &bus) {
             (Ok(()), _) | (_, Ok(())) => {
                 *state = State::Quiet;
@@ -85,6 +88,22 @@ impl Function {
         self.regs.wait(STATUS, STATUS_GIO, 0, MASTER_DISABLE)
     }
 
+    /// Without bus mastering no request begins, but one that began before may still be answered. It is waited for (PCIe
+    /// Device Status, transaction pending), at most until the device's completion timeout must have ended it.
+    fn outlive_pending(&self) {
+        let status = match self.pci.capability(CAP_PCIE) {
+            Ok(Some(capability)) => capability + DEVICE_STATUS,
+            _ => return std::thread::sleep(COMPLETION_TIMEOUT),
+        };
+        let start = Instant::now();
+        while start.elapsed() < COMPLETION_TIMEOUT {
+            if self.pci.config_read16(status).is_ok_and(|status| status & TRANSACTION_PENDING == 0) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// With the link down or paused, requests can stay pending for ever; this drops them (5.2.5.3.2). A reset must
     /// follow before the device is used again.
     pub(super) fn flush_pending(&self) {
@@ -99,5 +118,11 @@ impl Function {
 }
 
 const QUEUE_DISABLE: Duration = Duration::from_millis(20);
+/// PCIe capability, its Device Status register, and the bit that says a request is not answered yet.
+const CAP_PCIE: u8 = 0x10;
+const DEVICE_STATUS: u16 = 0x0a;
+const TRANSACTION_PENDING: u16 = 1 << 5;
+/// The default range of the 82599's completion timeout ends at 32 ms (specification update, clarification 2).
+const COMPLETION_TIMEOUT: Duration = Duration::from_millis(50);
 /// Linux allows 800 times 100 us.
 const MASTER_DISABLE: Duration = Duration::from_millis(80);

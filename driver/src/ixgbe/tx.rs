@@ -28,7 +28,8 @@ pub(crate) struct TxQueue<T> {
     context: Option<TxContext>,
     tail: Register,
     memory: SharedMemory,
-    mapping: Mapping,
+    /// Shared with nobody but a leaked clone, if the device cannot be proved quiet.
+    mapping: Arc<Mapping>,
     /// Where header slots begin in `memory`, bytes.
     headers: usize,
     segments: Vec<Segment>,
@@ -42,7 +43,7 @@ impl<T> TxQueue<T> {
         let headers = ring_len.next_multiple_of(4096);
         let len = headers + usize::from(size) * HEADER_SLOT;
         let memory = SharedMemory::new("stillwire-tx", len, HugePages::Never)?;
-        let mapping = function.pci.iommu().map(&memory, Access::ReadWrite)?;
+        let mapping = Arc::new(function.pci.iommu().map(&memory, Access::ReadWrite)?);
         let tail = function.regs.space().register(TDT.at(0).offset);
         let queue = Self {
             function,
@@ -204,7 +205,8 @@ impl<T> TxQueue<T> {
         let before = self.ring.used();
         while let Some(position) = self.reports.first() {
             let word = u64::from_le(self.words()[self.ring.index(position) * 2 + 1].load(Ordering::Acquire));
-            if !TxData::from_bits(word).done() {
+            // A descriptor that the device has not been shown cannot be done, whatever it says.
+            if !TxData::from_bits(word).done() || !self.ring.is_published(position) {
                 break;
             }
             fence::acquire_from_device();
@@ -227,8 +229,9 @@ impl<T> TxQueue<T> {
                 Ok(())
             }
             Err(error) => {
-                // The device may still read these bytes, and the ring: they are never released.
-                std::mem::forget(self.memory.clone());
+                // The device may still read these bytes, and the ring: neither they nor their device addresses are ever
+                // given back.
+                std::mem::forget(self.mapping.clone());
                 let mut kept = 0;
                 while let Some(token) = self.tokens.pop_through(u64::MAX) {
                     std::mem::forget(token);

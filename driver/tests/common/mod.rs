@@ -166,3 +166,16 @@ pub fn udp_header(rig: &Rig, len: usize) -> Vec<u8> {
     header[40..42].copy_from_slice(&[0xbe, 0xef]);
     header
 }
+
+/// The same for TCP.
+pub fn tcp_header(rig: &Rig, len: usize) -> Vec<u8> {
+    let mac = rig.nic.mac().0;
+    let mut header = Vec::new();
+    etherparse::PacketBuilder::ethernet2(mac, mac)
+        .ipv4([192, 0, 2, 1], [192, 0, 2, 2], 64)
+        .tcp(4000, 4001, 1, 1024)
+        .write(&mut header, &vec![0; len])
+        .unwrap();
+    header.truncate(54);
+    header
+}

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use stillwire_dma::SharedMemory;
 use stillwire_filecache::{Cache, CachedFile, Config};
 use tempfile::NamedTempFile;
 
@@ -12,6 +13,13 @@ pub const PAGE: usize = 4096;
 /// A cache of `bytes`, small pages.
 pub fn cache(bytes: usize) -> Cache {
     Cache::new(Config { bytes, ..Config::default() }).unwrap()
+}
+
+/// The cache's memory, to look at.
+#[allow(unsafe_code)]
+pub fn memory(cache: &Cache) -> &SharedMemory {
+    // SAFETY: no test writes through it.
+    unsafe { cache.memory() }
 }
 
 /// Bytes of which every one tells where it should be.

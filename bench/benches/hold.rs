@@ -4,7 +4,7 @@
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Criterion, criterion_group, criterion_main};
 use stillwire_bench::Cached;
 
 fn hold(criterion: &mut Criterion) {
@@ -20,7 +20,6 @@ fn hold(criterion: &mut Criterion) {
     });
     // (name, bytes): one page, a frame across a page border, a run as the sender takes it.
     for (name, start, len) in [("one page", 0u64, 1448u64), ("across a border", 3000, 1448), ("64 KiB", 0, 65_536)] {
-        group.throughput(Throughput::Bytes(len));
         group.bench_function(format!("hold and release: {name}"), |bencher| {
             bencher.iter(|| drop(black_box(cached.file.hold(black_box(start..start + len)).expect("it is cached"))));
         });

@@ -151,12 +151,16 @@ impl Guard {
         count(&self.core.counters.faults, 1);
         let Some(view) = self.core.view_at(address) else { return self.wake(address) };
         let Some((index, page)) = view.index_of(address) else { return self.wake(address) };
-        // Kept over the decision: the page can not leave its file while the view is there.
-        let Some(_live) = view.live() else { return self.wake(address) };
-        match self.core.arena.word(page).fault() {
+        // Kept over the decision: the page can not leave its file while the view is there. Not longer: after it the phase
+        // keeps the page, and a writer that is let through may drop the last view, which must not find this lock taken
+        // while the guard asks for it a second time.
+        let Some(live) = view.live() else { return self.wake(address) };
+        let decision = self.core.arena.word(page).fault();
+        drop(live);
+        match decision {
             // Writers noted earlier are let through as well: the last release came too late to tell of them.
             Fault::Open => {
-                let open = view.unprotect(&self.core.uffd, index).is_ok();
+                let open = view.live().is_some_and(|_live| view.unprotect(&self.core.uffd, index).is_ok());
                 let waiting = self.unprotect_waiting(page);
                 self.publish(page, open | waiting);
             }

@@ -5,6 +5,8 @@ use std::alloc::Layout;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
+use crate::meminfo;
+
 /// A boxed slice on huge pages where the system has some free, else on the heap.
 pub struct HugeArray<T>(Storage<T>);
 
@@ -42,7 +44,8 @@ impl<T> HugeArray<T> {
 
     fn reserve(len: usize) -> Option<(NonNull<T>, Layout)> {
         let layout = Layout::array::<T>(len).ok()?;
-        if layout.size() < SMALLEST || !huge_pages_free(layout.size()) {
+        // `hugepage-rs` maps without asking, and a pool that is merely overcommitted faults later: look first.
+        if layout.size() < SMALLEST || meminfo::free_huge_bytes() < layout.size() {
             return None;
         }
         // SAFETY: the layout's size is not zero (it is at least SMALLEST), which is all `alloc` asks.
@@ -101,21 +104,6 @@ impl<T> DerefMut for HugeArray<T> {
 unsafe impl<T: Send> Send for HugeArray<T> {}
 // SAFETY: as above; `&HugeArray<T>` gives only `&[T]`.
 unsafe impl<T: Sync> Sync for HugeArray<T> {}
-
-/// `hugepage-rs` maps without asking, and a pool that is merely overcommitted faults later: look first.
-fn huge_pages_free(bytes: usize) -> bool {
-    let Ok(meminfo) = std::fs::read_to_string("/proc/meminfo") else { return false };
-    let field = |name: &str| -> Option<usize> {
-        let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
-        line.trim().trim_end_matches("kB").trim().parse().ok()
-    };
-    match (field("HugePages_Free:"), field("HugePages_Rsvd:"), field("Hugepagesize:")) {
-        (Some(free), Some(reserved), Some(kib)) if kib > 0 => {
-            free.saturating_sub(reserved) >= bytes.div_ceil(kib * 1024)
-        }
-        _ => false,
-    }
-}
 
 /// Bytes below which the heap is used.
 const SMALLEST: usize = 256 * 1024;

@@ -20,6 +20,7 @@ mod function;
 mod hugepage;
 mod iommu;
 mod iova;
+mod meminfo;
 mod memory;
 mod registers;
 mod sysfs;

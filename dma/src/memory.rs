@@ -14,7 +14,7 @@ use memmap2::{Advice, MmapOptions, MmapRaw};
 use rustix::fs::{MemfdFlags, SealFlags};
 
 use crate::copy::{copy_in, copy_out};
-use crate::{Error, Result};
+use crate::{Error, Result, meminfo};
 
 /// Whether huge pages are wanted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -80,7 +80,7 @@ impl SharedMemory {
     }
 
     fn on_hugetlb(name: &str, len: usize) -> std::result::Result<Self, String> {
-        let page_size = huge_page_size().ok_or("this kernel has no huge pages")?;
+        let page_size = meminfo::huge_page_size().ok_or("this kernel has no huge pages")?;
         let len = len.checked_next_multiple_of(page_size).ok_or("the length is too large")?;
         let advice = |error: io::Error| {
             format!(
@@ -216,14 +216,6 @@ fn memfd(name: &str, len: usize, flags: MemfdFlags) -> io::Result<OwnedFd> {
 
 fn too_long() -> io::Error {
     io::Error::from(io::ErrorKind::InvalidInput)
-}
-
-/// Default huge page size, bytes.
-fn huge_page_size() -> Option<usize> {
-    let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("Hugepagesize:"))?;
-    let kib: usize = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    kib.checked_mul(1024)
 }
 
 #[cfg(test)]

@@ -12,10 +12,10 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use clap::Parser;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use stillwire_driver::Config;
 use stillwire_examples::packet::Endpoint;
-use stillwire_examples::report::{Pauses, Report, human_bytes};
+use stillwire_examples::report::{Pauses, Report};
 use stillwire_examples::scribble::Scribblers;
 use stillwire_examples::sending::{Loopback, Options, Totals, send};
 use stillwire_examples::station::Station;
@@ -110,7 +110,7 @@ fn announce(plan: &Plan, station: &Station, file: &CachedFile) {
         station.nic.mac(),
         plan.from,
         plan.to,
-        human_bytes(file.len()),
+        HumanBytes(file.len()),
         plan.payload
     );
     if file.is_empty() {
@@ -142,7 +142,7 @@ fn summarize(plan: &Plan, report: &Report, stores: Option<u64>, missed: u64) {
     let rate = report.bytes as f64 * 8.0 / report.seconds.max(1e-9) / 1e9;
     println!(
         "{} in {} frames, {:.2} s, {rate:.2} Gb/s; {} torn, {} sent again, {missed} missed for want of buffers",
-        human_bytes(report.bytes),
+        HumanBytes(report.bytes),
         report.frames,
         report.seconds,
         report.torn,

@@ -6,12 +6,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use common::{Guarded, example, file, finish, kill, last_line, run, send, wait_for};
+use common::{Guarded, example, file, finish, kill, last_line, run, send, text, wait_for};
 use tempfile::TempDir;
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("test paths are ASCII")
-}
 
 #[test]
 fn files_around_a_page_come_back_byte_for_byte() {

@@ -1,11 +1,14 @@
 //! The `receive` program at the far end of a sender that plays over a kernel socket on loopback.
 
+mod common;
+
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, UdpSocket};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use common::{contents, example, text};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use stillwire_examples::transfer::{
@@ -95,7 +98,7 @@ fn what_cannot_be_done_is_said_at_once() {
     let place = TempDir::new().unwrap();
     let out = place.path().join("file");
     let check = |listen: &str, out: &Path, expected: &str| {
-        let output = Command::new(program()).args(["--listen", listen, "--out", text(out)]).output().unwrap();
+        let output = Command::new(example("receive")).args(["--listen", listen, "--out", text(out)]).output().unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
         assert!(said.contains(expected), "{listen} {}: {said}", out.display());
         assert_eq!(output.status.code(), Some(1));
@@ -119,7 +122,7 @@ struct Receive {
 
 impl Receive {
     fn start(args: &[&str]) -> Receive {
-        let mut child = Command::new(program())
+        let mut child = Command::new(example("receive"))
             .args(["--listen", "127.0.0.1:0"])
             .args(args)
             .stdout(Stdio::piped())
@@ -241,24 +244,8 @@ impl Peer<'_> {
     }
 }
 
-/// Built by `cargo test` beside the tests; `cargo test --test receive` alone does not build it.
-fn program() -> PathBuf {
-    let tests = std::env::current_exe().unwrap();
-    let program = tests.parent().and_then(Path::parent).unwrap().join("examples/receive");
-    assert!(program.exists(), "{} is not there: `cargo build -p stillwire-examples --examples`", program.display());
-    program
-}
-
-fn contents(len: usize) -> Vec<u8> {
-    (0..len as u64).map(|at| (at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect()
-}
-
 /// No temporary file may stay behind.
 fn assert_only(directory: &Path, names: &[&str]) {
     let found: Vec<_> = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(found, names, "in {}", directory.display());
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
 }

@@ -6,6 +6,9 @@ use stillwire_dma::Segment;
 use crate::frame::{Checksum, ChecksumStatus};
 use crate::{Ip, Offload, Transport};
 
+/// Bytes of a descriptor of any kind.
+pub(crate) const LEN: usize = 16;
+
 /// Second word of an advanced transmit data descriptor (7.2.3.2.4). The first is the buffer's address.
 #[bitfield(u64)]
 #[derive(PartialEq, Eq)]

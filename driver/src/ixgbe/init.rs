@@ -89,12 +89,14 @@ impl Function {
     fn reset(&self) -> Result<()> {
         self.mask_interrupts();
         // DMA of a former owner must not survive into the new one's memory.
-        let quiet = self.disable_master();
-        let resets = if quiet.is_err() { 2 } else { 1 };
-        for _ in 0..resets {
-            if quiet.is_err() {
+        let resets = match self.disable_master() {
+            Ok(()) => 1,
+            Err(_) => {
                 self.flush_pending();
+                2
             }
+        };
+        for _ in 0..resets {
             self.regs.set(CTRL, CTRL_RST | CTRL_LNK_RST);
             // No register may be touched for a millisecond (8.2.3.1.1).
             std::thread::sleep(Duration::from_millis(2));

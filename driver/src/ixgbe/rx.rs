@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use stillwire_dma::{Access, HugePages, Mapping, Register, SharedMemory, fence};
 
-use super::desc::RxStatus;
+use super::desc::{LEN as DESCRIPTOR, RxStatus};
 use super::init::Function;
 use super::regs::*;
 use crate::Result;
@@ -173,8 +173,6 @@ impl Drop for RxQueue {
     }
 }
 
-/// Bytes of a descriptor.
-const DESCRIPTOR: usize = 16;
 /// Bytes of a receive buffer: SRRCTL counts in KiB, and two of them hold a full-size frame.
 const BUFFER: usize = 2048;
 /// Buffers of one frame: enough for 9.5 KiB.

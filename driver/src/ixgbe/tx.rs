@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use stillwire_dma::{Access, HugePages, Mapping, Payload, Register, Segment, SharedMemory, fence};
 
-use super::desc::{TxContext, TxData};
+use super::desc::{LEN as DESCRIPTOR, TxContext, TxData};
 use super::init::Function;
 use super::regs::*;
 use crate::frame::{Frame, Posted};
@@ -88,7 +88,7 @@ impl<T> TxQueue<T> {
         self.tokens.len()
     }
 
-    /// Puts a frame into the ring; `token` gives it up to the ring's care together with its last descriptor.
+    /// Puts a frame into the ring, which keeps its payload until the frame's last descriptor is done.
     pub(crate) fn post<'a>(&mut self, mut frame: Frame<'a, T>) -> Result<Posted<'a, T>>
     where
         T: Payload,
@@ -310,8 +310,6 @@ impl<T> Drop for TxQueue<T> {
     }
 }
 
-/// Bytes of a descriptor.
-const DESCRIPTOR: usize = 16;
 /// Bytes of a header slot; the 82599 parses headers up to 240 bytes or so.
 pub(crate) const HEADER_SLOT: usize = 256;
 /// Payload descriptors of a frame: 40 in all, one is the header (limit of DPDK's driver).

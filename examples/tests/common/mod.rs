@@ -8,9 +8,16 @@ use std::time::{Duration, Instant};
 
 use stillwire_examples::report::Report;
 
-/// Path of an example program of the profile under test; `cargo test` builds them all.
+/// Path of an example program of the profile under test. A whole `cargo test` builds them all; with `--test` it does not.
 pub fn example(name: &str) -> PathBuf {
-    profile().join("examples").join(name)
+    let path = profile().join("examples").join(name);
+    assert!(path.exists(), "{} is not there: `cargo build -p stillwire-examples --examples`", path.display());
+    path
+}
+
+/// A path as an argument.
+pub fn text(path: &Path) -> &str {
+    path.to_str().expect("test paths are ASCII")
 }
 
 /// Path of the emulator's program, built now if need be: it belongs to another package.

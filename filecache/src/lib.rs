@@ -29,6 +29,7 @@
 mod arena;
 mod buddy;
 mod cache;
+mod digest;
 mod error;
 mod file;
 mod guard;

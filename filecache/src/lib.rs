@@ -36,8 +36,11 @@ mod guard;
 mod hold;
 mod page;
 mod parking;
+mod policy;
 mod stats;
 mod table;
+#[doc(hidden)]
+pub mod trace;
 mod uffd;
 mod unheld;
 mod view;

@@ -29,23 +29,24 @@
 mod arena;
 mod buddy;
 mod cache;
+#[allow(dead_code, unused_imports, reason = "the cache reads its files without it still")]
 mod digest;
+mod disk;
 mod error;
 mod file;
 mod guard;
 mod hold;
 mod page;
 mod parking;
-mod policy;
 mod stats;
 mod table;
-#[doc(hidden)]
-pub mod trace;
 mod uffd;
 mod unheld;
 mod view;
 
 pub use cache::{Cache, Config};
+#[doc(hidden)]
+pub use disk::{Buffer, MemoryStorage, Operation, Request, Stamp, Storage};
 pub use error::{Error, Result};
 pub use file::CachedFile;
 pub use hold::Hold;

@@ -33,7 +33,7 @@ pub(super) type Started = (Arc<dyn Queue>, Vec<JoinHandle<()>>);
 impl Engine {
     /// With io_uring, or with threads where that cannot be had.
     pub(crate) fn new() -> io::Result<Self> {
-        Self::with_ring(ring::ENTRIES).or_else(|why| Self::with_threads(pool::THREADS, &why))
+        Self::with_ring_of(ring::ENTRIES)
     }
 
     /// Why io_uring is not used, and what to set so that it is.
@@ -50,6 +50,10 @@ impl Engine {
         if let Err(refused) = self.queue.put(transfer) {
             refused.end_with(Err(io::Error::other("the cache's disk engine has been closed")));
         }
+    }
+
+    fn with_ring_of(entries: u32) -> io::Result<Self> {
+        Self::with_ring(entries).or_else(|why| Self::with_threads(pool::THREADS, &why))
     }
 
     fn with_ring(entries: u32) -> io::Result<Self> {
@@ -134,5 +138,15 @@ pub(super) mod tests {
             let cause = io::Error::from_raw_os_error(errno).to_string();
             assert!(notice.contains(word) && notice.contains(&cause), "{notice}");
         }
+    }
+
+    #[test]
+    fn threads_stand_in_where_a_ring_is_refused() {
+        // More entries than the kernel gives.
+        let engine = Arc::new(Engine::with_ring_of(1 << 20).unwrap());
+        assert!(engine.notice().unwrap().contains("4 threads"));
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let disk = super::super::DiskFile::open(file.path(), &engine, true).unwrap();
+        super::super::tests::sync(&disk).unwrap();
     }
 }

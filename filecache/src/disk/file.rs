@@ -235,6 +235,11 @@ pub(super) mod tests {
         Arc::new(Descriptors { buffered: file(), direct })
     }
 
+    /// Descriptors of what knows no sync.
+    pub(in super::super) fn of_a_pipe() -> Arc<Descriptors> {
+        Arc::new(Descriptors { buffered: rustix::pipe::pipe().unwrap().1, direct: None })
+    }
+
     #[test]
     fn a_direct_part_is_aligned_and_ends_at_a_page() {
         let check = |alignment, address, offset, len| Alignment::part(alignment, address, offset, len);

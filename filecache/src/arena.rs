@@ -4,17 +4,20 @@
 //! protection of their own. Who may touch a page through the arena's mapping follows from its phase:
 //!
 //! - *Filling*: the one thread that claimed it may write ([`Claim`]);
+//! - *Taken*: the one thread that took it may write ([`Arena::zero_taken`]);
 //! - *Protected* and held: anybody who holds it may read ([`Arena::held`]); nobody writes;
 //! - otherwise: bytes may only be copied out as they are at the moment ([`Arena::copy`]).
 #![allow(unsafe_code)]
 
 use std::ops::Range;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use stillwire_dma::copy::copy_out;
 use stillwire_dma::{HugePages, SharedMemory};
 
 use crate::buddy::{Buddy, HIGHEST_ORDER};
+use crate::core::Core;
+use crate::disk::Buffer;
 use crate::page::PageWord;
 use crate::parking::Parking;
 use crate::{Error, Result};
@@ -58,6 +61,11 @@ impl Arena {
         &self.memory
     }
 
+    /// Length, pages.
+    pub(crate) fn pages(&self) -> u32 {
+        self.words.len() as u32
+    }
+
     /// Bytes in a page.
     pub(crate) fn page_size(&self) -> usize {
         1 << self.page_shift
@@ -94,95 +102,120 @@ impl Arena {
         // lives: the caller's holds keep the pages `Protected`, so
         // - no view lets a store through (a page leaves `Protected` for `Opening` only at a hold count of zero, and
         //   views are unprotected only in `Opening`);
-        // - no thread writes through the arena's own mapping (that takes a `Claim`, which needs `Empty` or `Error`);
+        // - no thread writes through the arena's own mapping (that takes a `Claim`, which needs `Empty` or `Error`, or a
+        //   page that is `Taken`);
         // - the device can not write: only a read-only mapping is accepted by `Cache::attach`.
         // All bytes are initialised: a page becomes `Protected` only after a fill has written all of it.
         unsafe { std::slice::from_raw_parts(self.memory.as_ptr().add(range.start), range.len()) }
     }
 
+    /// Copies the whole page `from`, which the caller holds, to `to`, which is not in use yet.
+    ///
+    /// # Safety
+    /// The caller holds `from` and owns the block `to`, in phase `Empty`.
+    pub(crate) unsafe fn copy_page(&self, from: u32, to: u32) {
+        assert!(from != to && from < self.pages() && to < self.pages(), "pages {from} and {to} of {}", self.pages());
+        let at = |page: u32| self.memory.as_ptr().wrapping_add((page as usize) << self.page_shift);
+        // SAFETY: two different whole pages of the mapping (checked). Nobody writes `from`, which is held, and nobody else
+        // touches `to`, which the caller owns.
+        unsafe { std::ptr::copy_nonoverlapping(at(from), at(to), self.page_size()) };
+    }
+
+    /// Zeros `range` (bytes of the arena) of `page`.
+    ///
+    /// # Panics
+    /// When the page is not taken, or the range not in it.
+    pub(crate) fn zero_taken(&self, page: u32, range: Range<usize>) {
+        let start = (page as usize) << self.page_shift;
+        assert!(start <= range.start && range.start <= range.end && range.end <= start + self.page_size(), "{range:?}");
+        assert_eq!(self.word(page).phase(), crate::page::Phase::Taken, "page {page}");
+        // SAFETY: inside a page of the mapping (checked). It is `Taken`, which is entered from `Protected` without holds: so
+        // no view lets a store through, nobody has a slice of it, and of the threads only the one that took it comes here.
+        unsafe { self.memory.as_ptr().add(range.start).write_bytes(0, range.len()) };
+    }
+
     /// Copies bytes that may change meanwhile out of the arena.
     pub(crate) fn copy(&self, range: Range<usize>, to: &mut [u8]) {
         assert!(range.end <= self.memory.len() && range.len() == to.len(), "{range:?} is not in the arena");
-        // SAFETY: inside the mapping (checked), which lives as long as `self`; no `&mut` to these bytes exists, for
-        // a `Claim` is of a page that is not cached yet and such a page is not in any range that a caller has.
+        // SAFETY: inside the mapping (checked), which lives as long as `self`. Bytes that the kernel, a view or a device
+        // changes meanwhile are read by atomic words. (Only a simulated disk makes a `&mut` of a page while it fills it.)
         unsafe { copy_out(self.memory.as_ptr().add(range.start), to) };
-    }
-
-    /// Claims the longest run of pages from `first`, at most `most`, that can be filled now; `None` when not even the
-    /// first can.
-    pub(crate) fn claim(&self, first: u32, most: u32) -> Option<Claim<'_>> {
-        let pages = (first..first + most).take_while(|&page| self.word(page).begin_fill()).count() as u32;
-        (pages > 0).then_some(Claim { arena: self, first, pages })
     }
 }
 
 /// Pages that this value's owner alone may write, until they are filled. What is not filled when it goes becomes
 /// [`Phase::Error`](crate::page::Phase::Error).
-pub(crate) struct Claim<'a> {
-    arena: &'a Arena,
+pub(crate) struct Claim {
+    core: Arc<Core>,
     first: u32,
     pages: u32,
 }
 
-impl Claim<'_> {
+impl Claim {
+    /// Claims the longest run of pages from `first`, at most `most`, that can be filled now; `None` when not even the
+    /// first can.
+    pub(crate) fn new(core: &Arc<Core>, first: u32, most: u32) -> Option<Self> {
+        let pages = (first..first + most).take_while(|&page| core.arena.word(page).begin_fill()).count() as u32;
+        (pages > 0).then(|| Self { core: core.clone(), first, pages })
+    }
+
     /// Number of pages that are still to be filled.
     pub(crate) fn pages(&self) -> u32 {
         self.pages
     }
 
-    /// The bytes of those pages.
-    pub(crate) fn bytes(&mut self) -> &mut [u8] {
-        let shift = self.arena.page_shift;
-        let (start, len) = ((self.first as usize) << shift, (self.pages as usize) << shift);
-        // SAFETY: inside the mapping, for `begin_fill` succeeded on the words of these pages. Nobody else reads or
-        // writes them: `begin_fill` made them `Filling` and succeeds for one caller only, holders read only `Protected`
-        // pages, and a view shows only pages that have been filled. The borrow of `self` makes the slice unique. Memory
-        // from a memfd begins as zeros, so it is initialised.
-        unsafe { std::slice::from_raw_parts_mut(self.arena.memory.as_ptr().add(start), len) }
+    /// The bytes of those pages, for a reader of the disk. The claim must be kept until the reader has ended.
+    pub(crate) fn buffer(&mut self) -> Buffer {
+        let (start, len) = self.range();
+        // SAFETY: inside the mapping, for `begin_fill` succeeded on the words of these pages, and the core keeps the
+        // mapping. Nobody else reads or writes them while the claim lives: `begin_fill` made them `Filling` and succeeds
+        // for one caller only, holders read only `Protected` pages, and a view shows only pages that have been filled.
+        // `FileCore::submit`, the one caller, moves the claim into the request's end.
+        unsafe { Buffer::new(self.core.arena.memory.as_ptr().add(start), len) }
+    }
+
+    /// Zeros from byte `from` of those pages to their end.
+    pub(crate) fn zero_from(&mut self, from: usize) {
+        let (start, len) = self.range();
+        assert!(from <= len, "byte {from} of a claim of {len}");
+        // SAFETY: inside the mapping and nobody else's, as in `buffer`; the reader has ended, as the claim is here.
+        unsafe { self.core.arena.memory.as_ptr().add(start + from).write_bytes(0, len - from) };
     }
 
     /// The first `pages` pages are filled: they may be held from now on.
     pub(crate) fn filled(&mut self, pages: u32) {
         assert!(pages <= self.pages, "more pages filled than claimed");
-        (self.first..self.first + pages).for_each(|page| self.arena.word(page).filled());
-        self.arena.parking.wake(self.first, pages);
+        (self.first..self.first + pages).for_each(|page| {
+            self.core.digests.clear(page);
+            self.core.arena.word(page).filled();
+        });
+        self.core.arena.parking.wake(self.first, pages);
         self.first += pages;
         self.pages -= pages;
     }
+
+    /// First byte in the arena and number of bytes.
+    fn range(&self) -> (usize, usize) {
+        let shift = self.core.arena.page_shift;
+        ((self.first as usize) << shift, (self.pages as usize) << shift)
+    }
 }
 
-impl Drop for Claim<'_> {
+impl Drop for Claim {
     fn drop(&mut self) {
-        (self.first..self.first + self.pages).for_each(|page| self.arena.word(page).not_filled());
-        self.arena.parking.wake(self.first, self.pages);
+        (self.first..self.first + self.pages).for_each(|page| self.core.arena.word(page).not_filled());
+        self.core.arena.parking.wake(self.first, self.pages);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::page::Phase;
 
     #[test]
     fn the_largest_folio_fits_the_arena_and_the_wish() {
         let order =
             |pages: usize, max_folio| Arena::new("test", pages * 4096, false, max_folio).unwrap().highest_order();
         assert_eq!((order(1024, 2 << 20), order(1024, 64 << 10), order(10, 2 << 20), order(1024, 0)), (9, 4, 3, 0));
-    }
-
-    #[test]
-    fn a_claim_that_is_dropped_leaves_errors_behind_what_was_filled() {
-        let arena = Arena::new("test", 8 * 4096, false, 8 * 4096).unwrap();
-        let mut claim = arena.claim(2, 4).unwrap();
-        assert!(arena.claim(2, 1).is_none(), "one thread fills");
-        claim.bytes()[0] = 9;
-        claim.filled(3);
-        assert_eq!(claim.bytes().len(), 4096);
-        drop(claim);
-        let phases: Vec<_> = (2..6).map(|page| arena.word(page).phase()).collect();
-        assert_eq!(phases, [Phase::Protected, Phase::Protected, Phase::Protected, Phase::Error]);
-        let mut byte = [0];
-        arena.copy(2 * 4096..2 * 4096 + 1, &mut byte);
-        assert_eq!(byte, [9]);
     }
 }

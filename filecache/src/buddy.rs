@@ -61,8 +61,19 @@ impl Buddy {
         self.free[usize::from(order)].insert(block);
     }
 
+    /// Makes single pages of the allocated block that begins at `first`, to be freed one by one.
+    ///
+    /// # Panics
+    /// When no allocated block begins at `first`.
+    pub(crate) fn split(&mut self, first: u32) {
+        let order = self.allocated[first as usize];
+        assert!(order != NO_BLOCK, "no allocated block begins at page {first}");
+        self.allocated[first as usize..][..1 << order].fill(0);
+    }
+
     /// Order of the allocated block that begins at `first`, if one does.
-    pub(crate) fn order(&self, first: u32) -> Option<u8> {
+    #[cfg(test)]
+    fn order(&self, first: u32) -> Option<u8> {
         self.allocated.get(first as usize).copied().filter(|&order| order != NO_BLOCK)
     }
 

@@ -1,20 +1,21 @@
 //! The cache: one arena, one guard, the files in it.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::path::Path;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use stillwire_dma::{Access, Backing, Iommu, Mapping, SharedMemory};
 
 use crate::arena::Arena;
+use crate::core::{Core, lock};
+use crate::disk::{DiskFile, Engine, Storage};
 use crate::file::{CachedFile, FileCore, FileKey, Opened};
-use crate::guard::{self, Core};
-use crate::page::Phase;
 use crate::stats::Stats;
 use crate::uffd::Uffd;
-use crate::{Error, Result};
+use crate::watch::Watch;
+use crate::{Error, Result, flusher, guard, worker};
 
 /// How a cache is made.
 #[derive(Clone, Debug)]
@@ -27,59 +28,133 @@ pub struct Config {
     pub max_folio: usize,
     /// Name of the memory, as `/proc/PID/maps` shows it.
     pub name: String,
+    /// Whether files are read and written past the kernel's page cache (`O_DIRECT`) where their file system can.
+    pub direct_io: bool,
+    /// Most bytes to read ahead of who reads a file in sequence.
+    pub read_ahead: usize,
+    /// Share of the memory, percent, that may be dirty before it is written back at once.
+    pub dirty_background: u8,
+    /// Share of the memory, percent, that may be dirty at all. Writers of clean pages wait then.
+    pub dirty_most: u8,
+    /// How long a store stays in memory only, at the most, if the disk can follow.
+    pub flush_after: Duration,
+    /// How long a hold waits for room while everything is dirty or being read.
+    pub patience: Duration,
+    /// Whether a page for which a writer waits is copied for new holds. Without it, a page that is held again and again by
+    /// several threads keeps its writers waiting.
+    pub snapshots: bool,
+    /// Number of files that stay cached although nobody has them open.
+    pub closed_files: usize,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { bytes: 256 << 20, huge: false, max_folio: 2 << 20, name: "stillwire-cache".into() }
+        Self {
+            bytes: 256 << 20,
+            huge: false,
+            max_folio: 2 << 20,
+            name: "stillwire-cache".into(),
+            direct_io: true,
+            read_ahead: 8 << 20,
+            dirty_background: 10,
+            dirty_most: 40,
+            flush_after: Duration::from_secs(5),
+            patience: Duration::from_secs(10),
+            snapshots: true,
+            closed_files: 256,
+        }
     }
 }
 
 /// A page cache in this process whose pages can be held still. Clones are the same cache. It lives until the last
-/// clone, file, hold and view is gone.
+/// clone, file, hold and view is gone; what is dirty then is written back, but only [`CachedFile::sync`] says whether that
+/// went well.
 #[derive(Clone)]
-pub struct Cache(Arc<CacheInner>);
+pub struct Cache(pub(crate) Arc<CacheInner>);
 
 pub(crate) struct CacheInner {
+    threads: Vec<JoinHandle<()>>,
+    flusher: Option<JoinHandle<()>>,
     guard: Option<JoinHandle<()>>,
+    watch: Arc<Watch>,
     // Declared before `core`, so dropped before it: the device loses its mapping before the memory goes.
     pub(crate) mapping: OnceLock<Mapping>,
     pub(crate) core: Arc<Core>,
-    files: Mutex<HashMap<FileKey, CachedEntry>>,
     notices: Vec<String>,
 }
 
-struct CachedEntry {
-    file: Arc<FileCore>,
-    /// Number of [`Opened`] values.
-    openings: usize,
-}
-
 impl Cache {
-    /// Makes a cache and starts its guard.
+    /// Makes a cache and starts its threads.
     ///
     /// # Errors
     /// When the memory, or a userfaultfd that can write-protect it, is not to be had; each says what to set.
     pub fn new(config: Config) -> Result<Self> {
         let arena = Arena::new(&config.name, config.bytes, config.huge, config.max_folio)?;
         let uffd = Uffd::open()?;
-        let notices = notices(&arena, &uffd);
-        let core = Arc::new(Core::new(arena, uffd)?);
-        let guard = Some(guard::start(core.clone())?);
-        Ok(Self(Arc::new(CacheInner { guard, mapping: OnceLock::new(), core, files: Mutex::default(), notices })))
+        let engine = Engine::new().map_err(|source| Error::Guard { what: "starting the disk engine", source })?;
+        let notices = notices(&arena, &uffd, &engine);
+        let core = Arc::new(Core::new(config, arena, uffd, engine)?);
+        let mut inner = CacheInner {
+            threads: Vec::new(),
+            flusher: None,
+            guard: None,
+            watch: Arc::new(Watch::new()?),
+            mapping: OnceLock::new(),
+            core: core.clone(),
+            notices,
+        };
+        // One after the other into a value that ends those that run when the next can not be started.
+        inner.guard = Some(guard::start(core.clone())?);
+        inner.flusher = Some(flusher::start(core.clone())?);
+        inner.threads = worker::start(&core)?;
+        inner.threads.push(inner.watch.start(core)?);
+        Ok(Self(Arc::new(inner)))
     }
 
     /// Opens a regular file through the cache. Nothing is read yet.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::NotPermitted`], [`Error::NotRegular`], [`Error::File`].
+    /// [`Error::NotFound`], [`Error::NotPermitted`], [`Error::NotRegular`], [`Error::TooLong`], [`Error::File`].
     pub fn open(&self, path: impl AsRef<Path>) -> Result<CachedFile> {
-        let file = Arc::new(FileCore::open(path.as_ref(), self.0.core.arena.page_shift())?);
-        let mut files = self.0.files.lock().unwrap_or_else(PoisonError::into_inner);
+        let core = &self.0.core;
+        let disk = DiskFile::open(path.as_ref(), &core.engine, core.config.direct_io)?;
+        let key = disk.key();
+        let disk = Arc::new(disk);
+        let (file, is_new) = self.file(key, disk.clone())?;
+        if is_new {
+            self.0.watch.add(&file.0.file, disk.fd());
+        } else {
+            // Cached from before. A conflict is for who syncs.
+            let _: Result<()> = file.recheck();
+        }
+        Ok(file)
+    }
+
+    /// Opens what `storage` stands for, under a `key` that tells it from every other file: for simulations of a disk.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    #[doc(hidden)]
+    pub fn open_storage(&self, key: (u64, u64), storage: Arc<dyn Storage>) -> Result<CachedFile> {
+        Ok(self.file(key, storage)?.0)
+    }
+
+    /// The file of `key`, made if it is not cached; whether it was made.
+    fn file(&self, key: FileKey, storage: Arc<dyn Storage>) -> Result<(CachedFile, bool)> {
+        let core = &self.0.core;
+        let mut files = lock(&core.files);
         // Two openings of a file must share its pages, or one would not see the other's stores.
-        let entry = files.entry(file.key).or_insert(CachedEntry { file, openings: 0 });
-        entry.openings += 1;
-        Ok(CachedFile(Arc::new(Opened { file: entry.file.clone(), cache: self.0.clone() })))
+        let (file, is_new) = match files.get(&key) {
+            Some(file) => (file.clone(), false),
+            None => {
+                let file = Arc::new(FileCore::new(core, storage)?);
+                files.insert(key, file.clone());
+                (file, true)
+            }
+        };
+        file.openings.fetch_add(1, Ordering::Relaxed);
+        let told = AtomicU64::new(lock(&file.failures).count);
+        Ok((CachedFile(Arc::new(Opened { file, cache: self.0.clone(), told })), is_new))
     }
 
     /// The arena's memory, for mapping it in ways that [`attach_to`](Self::attach_to) does not know.
@@ -121,6 +196,7 @@ impl Cache {
         Stats {
             arena_bytes: arena.memory().len() as u64,
             free_bytes: u64::from(arena.buddy().free_pages()) << arena.page_shift(),
+            dirty_bytes: self.0.core.dirt.pages() << arena.page_shift(),
             ..self.0.core.counters.read()
         }
     }
@@ -131,50 +207,56 @@ impl Cache {
     }
 }
 
-impl CacheInner {
-    /// An opening of `file` ends. Its pages are freed with the last, unless there are stores that are only here.
-    pub(crate) fn closed(&self, file: &FileCore) {
-        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-        let Entry::Occupied(mut entry) = files.entry(file.key) else { return };
-        entry.get_mut().openings -= 1;
-        let dirty = || file.table.cached().any(|(_, page)| self.core.arena.word(page).is_dirty());
-        if entry.get().openings == 0 && !dirty() {
-            entry.remove();
-            self.free(file);
+impl Core {
+    /// An opening of `file` ends. Its pages stay, for who opens it again, until the room is needed or there are too many
+    /// such files.
+    pub(crate) fn closed(self: &Arc<Self>, file: &Arc<FileCore>) {
+        let mut files = lock(&self.files);
+        if file.openings.fetch_sub(1, Ordering::Relaxed) > 1 {
+            return;
         }
-    }
-
-    /// Frees the pages of a file that nobody has open.
-    fn free(&self, file: &FileCore) {
-        let arena = &self.core.arena;
-        let blocks: Vec<u32> = file.table.cached().map(|(_, page)| page).collect();
-        for &page in &blocks {
-            let word = arena.word(page);
-            // The guard may still be taking back an opening for a view that has gone; nobody else is left.
-            while !word.empty() {
-                arena.parking.wait_while(page, || matches!(word.phase(), Phase::Opening | Phase::Closing));
+        // A file that is deleted can not be opened again.
+        let deleted = lock(&file.outside).stamp.links == 0;
+        let closed = |file: &FileCore| file.openings.load(Ordering::Relaxed) == 0;
+        let too_many = files.values().filter(|file| closed(file)).count() > self.config.closed_files;
+        if deleted || too_many {
+            // Whatever of it is idle and clean; the rest goes when it is written back, or evicted.
+            for folio in self.residents.of_file(file) {
+                let _ = self.evict_folio(&folio);
             }
         }
-        let mut buddy = arena.buddy();
-        for page in blocks {
-            if buddy.order(page).is_some() {
-                buddy.free(page);
-            }
-        }
+        files.retain(|_, file| !closed(file) || !file.is_clean() || file.folios.load(Ordering::Relaxed) > 0);
     }
 }
 
 impl Drop for CacheInner {
     fn drop(&mut self) {
-        self.core.stop();
+        let core = &self.core;
+        self.watch.stop();
+        core.wanted.stop();
+        // None of these threads has a share in this value, so it is never one of them that comes here.
+        self.threads.drain(..).for_each(|thread| drop(thread.join()));
+        core.dirt.stop();
+        if let Some(flusher) = self.flusher.take() {
+            let _ = flusher.join();
+        }
+        // Nobody can be told any more; who wants to know calls `sync`.
+        let _failed = core.flush();
+        core.stop();
         if let Some(guard) = self.guard.take() {
-            // The guard has no share in this value, so it is never the guard that comes here.
             let _ = guard.join();
+        }
+        // Files know their folios and folios their file.
+        let files: Vec<_> = lock(&core.files).drain().collect();
+        for (_, file) in files {
+            for folio in core.residents.of_file(&file) {
+                let _ = core.residents.remove(&folio);
+            }
         }
     }
 }
 
-fn notices(arena: &Arena, uffd: &Uffd) -> Vec<String> {
+fn notices(arena: &Arena, uffd: &Uffd, engine: &Engine) -> Vec<String> {
     let mut notices = Vec::new();
     if let Backing::Shmem { instead: Some(why) } = arena.memory().backing() {
         notices.push(format!("cache: huge pages were asked for and are not used: {why}"));
@@ -187,5 +269,6 @@ fn notices(arena: &Arena, uffd: &Uffd) -> Vec<String> {
                 .into(),
         );
     }
+    notices.extend(engine.notice());
     notices
 }

@@ -3,7 +3,6 @@
 //! CRC-32 is linear: the CRC of some bytes followed by a page is a linear map of the CRC of those bytes, plus the page's
 //! own CRC (addition is exclusive or). The map depends only on the length of a page, so it is made once, and applied by
 //! looking up each byte of the CRC: a page costs four loads instead of a pass over its bytes.
-#![allow(dead_code, reason = "holds ask for it once pages keep their digests")]
 
 #[cfg(not(loom))]
 use std::sync::atomic::{AtomicU64, Ordering};

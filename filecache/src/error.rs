@@ -83,11 +83,11 @@ pub enum Error {
         source: io::Error,
     },
     /// The file has become shorter than it was when it was opened.
-    #[error("{path}: was {expected} bytes long when it was opened and now ends at {found}; somebody has truncated it. Bytes before that can still be held; open the file again for the new length, or restore it and try again", path = path.display())]
+    #[error("{path}: was {expected} bytes long and now ends at {found}; somebody has truncated it. Bytes before that can still be held; open the file again for the new length, or restore it and try again", path = path.display())]
     Shrunk {
         /// The file.
         path: PathBuf,
-        /// Length when it was opened, bytes.
+        /// Length that was expected, bytes.
         expected: u64,
         /// Where it ends now, bytes.
         found: u64,
@@ -105,7 +105,7 @@ pub enum Error {
         len: u64,
     },
     /// No free pages.
-    #[error("{path}: the cache of {arena} bytes is full ({free} bytes free, {needed} needed at byte {offset}); make Config::bytes larger, or drop files that are no longer needed", path = path.display())]
+    #[error("{path}: the cache of {arena} bytes is full of pages that are held ({free} bytes free, {needed} needed at byte {offset}); make Config::bytes larger, or hold less at a time", path = path.display())]
     ArenaFull {
         /// The file.
         path: PathBuf,
@@ -145,6 +145,36 @@ pub enum Error {
         source: io::Error,
         /// What to do.
         hint: &'static str,
+    },
+    /// A length beyond what can be cached.
+    #[error("{path}: {len} bytes are asked for; a cached file can have at most {most}", path = path.display())]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+        /// Length asked for, bytes.
+        len: u64,
+        /// Longest file, bytes.
+        most: u64,
+    },
+    /// Stores could not be written to the disk. They are still in the cache.
+    #[error("{path}: {what} failed: {source}; what was not written stays in the cache{hint}", path = path.display())]
+    WriteBack {
+        /// The file.
+        path: PathBuf,
+        /// Step that failed.
+        what: &'static str,
+        /// The kernel's answer.
+        source: io::Error,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// Somebody else has changed the file, and there are stores that are only in the cache.
+    #[error("{path}: was {what} by somebody else while stores of ours were not on the disk yet; nothing is written until CachedFile::discard drops those, or CachedFile::overwrite lets them win", path = path.display())]
+    Conflict {
+        /// The file.
+        path: PathBuf,
+        /// What has happened to it.
+        what: &'static str,
     },
 }
 

@@ -10,96 +10,30 @@
 //!   store again, lands
 //! ```
 //!
-//! The guard waits for nobody: it takes short locks that no thread keeps across a wait for the guard, and it never touches
-//! a view's memory. So a writer's wait is the wait for holds, and a holder's wait for the guard is one ioctl.
+//! The guard waits for nobody: it takes short locks that no thread keeps across a wait for the guard, it reads no file and it
+//! never touches a view's memory. So a writer's wait is the wait for holds, and a holder's wait for the guard is one ioctl.
+//! The first touch of a page that no view shows yet is work for others (`worker.rs`).
 
-use std::collections::{BTreeMap, HashMap};
-use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::collections::HashMap;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 
-use crate::arena::Arena;
+use crate::core::{Core, Mail, lock};
+use crate::mapping::ViewMap;
 use crate::page::Fault;
-use crate::stats::{Counters, count};
-use crate::uffd::Uffd;
-use crate::view::ViewMap;
+use crate::stats::count;
+use crate::uffd::{Heard, Uffd};
 use crate::{Error, Result};
-
-/// What the guard shares with holders and views.
-pub(crate) struct Core {
-    pub(crate) arena: Arena,
-    pub(crate) uffd: Uffd,
-    pub(crate) counters: Counters,
-    /// Every live view, by its first address.
-    pub(crate) views: RwLock<BTreeMap<usize, Arc<ViewMap>>>,
-    /// Arena pages that a release has moved to `Opening`.
-    mailbox: Mutex<Vec<u32>>,
-    bell: OwnedFd,
-    stop: AtomicBool,
-}
-
-impl Core {
-    pub(crate) fn new(arena: Arena, uffd: Uffd) -> Result<Self> {
-        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
-        let bell = bell.map_err(|error| Error::Guard { what: "eventfd", source: error.into() })?;
-        Ok(Self {
-            arena,
-            uffd,
-            counters: Counters::new(),
-            views: RwLock::default(),
-            mailbox: Mutex::default(),
-            bell,
-            stop: AtomicBool::new(false),
-        })
-    }
-
-    /// Ends one hold of a page. No system call, unless a writer has waited for just this.
-    #[inline]
-    pub(crate) fn release(&self, page: u32) {
-        if self.arena.word(page).release() {
-            self.tell_guard(page);
-        }
-    }
-
-    /// `page` has been moved to `Opening` for a writer that waits.
-    #[cold]
-    pub(crate) fn tell_guard(&self, page: u32) {
-        self.mailbox.lock().unwrap_or_else(PoisonError::into_inner).push(page);
-        self.ring();
-    }
-
-    /// Lets the guard thread end.
-    pub(crate) fn stop(&self) {
-        self.stop.store(true, Ordering::Release);
-        self.ring();
-    }
-
-    fn ring(&self) {
-        // The only failure is a counter that is full, and then the guard is being woken anyway.
-        let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
-    }
-
-    fn mail(&self) -> Vec<u32> {
-        std::mem::take(&mut *self.mailbox.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// The view that shows `address`.
-    fn view_at(&self, address: usize) -> Option<Arc<ViewMap>> {
-        let views = self.views.read().unwrap_or_else(PoisonError::into_inner);
-        let (_, view) = views.range(..=address).next_back()?;
-        view.index_of(address).map(|_| view.clone())
-    }
-}
 
 /// Starts the guard thread.
 pub(crate) fn start(core: Arc<Core>) -> Result<std::thread::JoinHandle<()>> {
     std::thread::Builder::new()
         .name("stillwire-guard".into())
-        .spawn(move || Guard { core, waiting: HashMap::new() }.run())
+        .spawn(move || Guard { core, waiting: HashMap::new(), held_back: Vec::new() }.run())
         .map_err(|source| Error::Guard { what: "starting its thread", source })
 }
 
@@ -107,6 +41,8 @@ struct Guard {
     core: Arc<Core>,
     /// Writers that wait for an arena page's holds to end.
     waiting: HashMap<u32, Vec<Waiting>>,
+    /// Writers that wait because too much is dirty.
+    held_back: Vec<Waiting>,
 }
 
 /// One writer that waits.
@@ -119,96 +55,125 @@ struct Waiting {
 
 impl Guard {
     fn run(mut self) {
-        let mut addresses = Vec::new();
-        while !self.core.stop.load(Ordering::Acquire) {
-            self.sleep();
-            for page in self.core.mail() {
-                self.open_for_waiting(page);
+        let mut heard = Vec::new();
+        while !self.core.stopped() {
+            let listening = lock(&self.core.listening).clone();
+            self.sleep(&listening);
+            for mail in self.core.mail() {
+                self.read(mail);
             }
-            if self.core.uffd.faults(&mut addresses).is_err() {
-                // Not seen to happen; a pause keeps it from becoming a busy loop.
-                std::thread::sleep(Duration::from_millis(1));
-            }
-            let now = Instant::now();
-            for address in addresses.drain(..) {
-                self.fault(address, now);
+            for uffd in &listening {
+                if uffd.faults(&mut heard).is_err() {
+                    // Not seen to happen; a pause keeps it from becoming a busy loop.
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                let now = Instant::now();
+                for touch in heard.drain(..) {
+                    self.touched(uffd, touch, now);
+                }
             }
         }
     }
 
     /// Until there is mail or a fault.
-    fn sleep(&self) {
-        let (uffd, bell) = (self.core.uffd.as_fd(), self.core.bell.as_fd());
-        let mut ready = [PollFd::from_borrowed_fd(uffd, PollFlags::IN), PollFd::from_borrowed_fd(bell, PollFlags::IN)];
-        // EINTR and the like: the caller looks at both sources in any case.
+    fn sleep(&self, listening: &[Arc<Uffd>]) {
+        let bell = self.core.bell().as_fd();
+        let all = std::iter::once(bell).chain(listening.iter().map(|uffd| uffd.as_fd()));
+        let mut ready: Vec<_> = all.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+        // EINTR and the like: the caller looks at all sources in any case.
         let _ = poll(&mut ready, None);
         // Read before the mailbox is looked at: mail that comes after that look rings again.
         let _ = rustix::io::read(bell, &mut [0; 8]);
     }
 
+    fn read(&mut self, mail: Mail) {
+        match mail {
+            Mail::Opening(frame) => self.open(frame, None),
+            Mail::Retry(frame) => {
+                for writer in self.no_longer_waiting(frame) {
+                    writer.view.wake(writer.index);
+                }
+            }
+            Mail::Cleaned => {
+                let held_back = std::mem::take(&mut self.held_back);
+                self.core.counters.waiting.fetch_sub(held_back.len() as u64, Ordering::Relaxed);
+                for writer in held_back {
+                    self.store(writer);
+                }
+            }
+        }
+    }
+
+    /// Somebody touched a page of a view.
+    fn touched(&mut self, uffd: &Uffd, touch: Heard, since: Instant) {
+        let page_size = self.core.arena.page_size();
+        let found = self.core.view_at(uffd, touch.address);
+        let Some((view, index)) = found.and_then(|view| view.index_of(touch.address).map(|index| (view, index))) else {
+            // It is unmapped by now, or mapped as something else.
+            let _: std::io::Result<()> = uffd.wake(touch.address & !(page_size - 1), page_size);
+            return;
+        };
+        if touch.missing {
+            self.core.wanted.ask(view, index);
+        } else {
+            count(&self.core.counters.faults, 1);
+            self.store(Waiting { view, index, since });
+        }
+    }
+
     /// A store hit protection.
-    fn fault(&mut self, address: usize, now: Instant) {
-        count(&self.core.counters.faults, 1);
-        let Some(view) = self.core.view_at(address) else { return self.wake(address) };
-        let Some((index, page)) = view.index_of(address) else { return self.wake(address) };
-        // Kept over the decision: the page can not leave its file while the view is there. Not longer: after it the phase
-        // keeps the page, and a writer that is let through may drop the last view, which must not find this lock taken
-        // while the guard asks for it a second time.
-        let Some(live) = view.live() else { return self.wake(address) };
-        let decision = self.core.arena.word(page).fault();
-        drop(live);
+    fn store(&mut self, writer: Waiting) {
+        let core = &self.core;
+        // The page can not leave its file while this looks at it. Not longer: after the decision the phase keeps the page.
+        let decision = writer.view.with_laid(writer.index, |frame| {
+            let word = core.arena.word(frame);
+            if !word.is_dirty() && core.dirt.is_too_much() { (frame, None) } else { (frame, Some(word.fault())) }
+        });
         match decision {
             // Writers noted earlier are let through as well: the last release came too late to tell of them.
-            Fault::Open => {
-                let open = view.live().is_some_and(|_live| view.unprotect(&self.core.uffd, index).is_ok());
-                let waiting = self.unprotect_waiting(page);
-                self.publish(page, open | waiting);
-            }
-            Fault::Wait | Fault::Queued => {
+            Some((frame, Some(Fault::Open))) => self.open(frame, Some(writer)),
+            Some((frame, Some(Fault::Wait | Fault::Queued))) => {
                 count(&self.core.counters.waiting, 1);
-                self.waiting.entry(page).or_default().push(Waiting { view: view.clone(), index, since: now });
+                self.waiting.entry(frame).or_default().push(writer);
             }
-            // The view has just gone, and with it the reason to wait.
-            Fault::Stray(_) => self.wake(address),
+            Some((_, None)) => {
+                count(&self.core.counters.waiting, 1);
+                count(&self.core.counters.held_back, 1);
+                self.held_back.push(writer);
+                // After it is noted: cleaning that ends after this look tells of it.
+                self.core.dirt.clean_soon();
+            }
+            // The page has just left the view, and is missing now.
+            Some((_, Some(Fault::Stray(_)))) | None => writer.view.wake(writer.index),
         }
     }
 
-    /// The last release has moved a page to `Opening`.
-    fn open_for_waiting(&mut self, page: u32) {
-        let open = self.unprotect_waiting(page);
-        self.publish(page, open);
-    }
-
-    /// Unprotects a page in the views of all writers that wait for it; `false` when it was in none.
-    fn unprotect_waiting(&mut self, page: u32) -> bool {
-        let waiting = self.waiting.remove(&page).unwrap_or_default();
+    /// Lets all writers of a page that is `Opening` through: those who wait, and `first`.
+    fn open(&mut self, frame: u32, first: Option<Waiting>) {
+        let waiting = self.no_longer_waiting(frame);
+        let core = &self.core;
+        core.digests.clear(frame);
+        // All of them are writers of the same page of the same file.
+        if let Some(writer) = waiting.first().or(first.as_ref()) {
+            let file = &writer.view.file;
+            // Before any of them can store: what is new must be found by holders, and by who writes back.
+            core.end_copy(file, writer.index, frame);
+            file.is_dirty_now(core, writer.index);
+        }
         // Counted before the writers go on: who sees the store sees the pause.
-        for writer in &waiting {
-            self.core.counters.paused(writer.since.elapsed());
+        waiting.iter().for_each(|writer| core.counters.paused(writer.since.elapsed()));
+        count(&core.counters.opens, 1);
+        for writer in waiting.iter().chain(&first) {
+            writer.view.unprotect(writer.index);
         }
+        // Also when no view was left to unprotect: `Open` only says that one may be.
+        core.arena.word(frame).opened();
+        core.arena.parking.wake(frame, 1);
+    }
+
+    fn no_longer_waiting(&mut self, frame: u32) -> Vec<Waiting> {
+        let waiting = self.waiting.remove(&frame).unwrap_or_default();
         self.core.counters.waiting.fetch_sub(waiting.len() as u64, Ordering::Relaxed);
-        let mut open = false;
-        for Waiting { view, index, .. } in &waiting {
-            open |= view.live().is_some_and(|_live| view.unprotect(&self.core.uffd, *index).is_ok());
-        }
-        open
-    }
-
-    /// Ends `Opening`: `open` says whether the page was unprotected in any view.
-    fn publish(&self, page: u32, open: bool) {
-        let word = self.core.arena.word(page);
-        if open {
-            word.opened();
-            count(&self.core.counters.opens, 1);
-        } else {
-            word.not_opened();
-        }
-        self.core.arena.parking.wake(page, 1);
-    }
-
-    /// Lets whoever waits at an address that is no view's try again: it is unmapped by now, or mapped as something else.
-    fn wake(&self, address: usize) {
-        let page_size = self.core.arena.page_size();
-        let _: io::Result<()> = self.core.uffd.wake(address & !(page_size - 1), page_size);
+        waiting
     }
 }

@@ -29,20 +29,34 @@
 mod arena;
 mod buddy;
 mod cache;
-#[allow(dead_code, unused_imports, reason = "the cache reads its files without it still")]
+mod core;
 mod digest;
 mod disk;
 mod error;
 mod file;
+mod fill;
+mod flusher;
+mod folio;
+mod frames;
 mod guard;
 mod hold;
+mod mapping;
+mod outside;
 mod page;
 mod parking;
+mod policy;
+mod resize;
+mod snapshot;
 mod stats;
 mod table;
+#[doc(hidden)]
+pub mod trace;
 mod uffd;
 mod unheld;
 mod view;
+mod watch;
+mod worker;
+mod writeback;
 
 pub use cache::{Cache, Config};
 #[doc(hidden)]

@@ -1,31 +1,41 @@
 //! The state of one page: who may write it, and who relies on it not being written.
 //!
-//! One atomic word a page. The phases, and who moves a page from one to the next:
+//! One atomic word a page of the arena. The phases, and who moves a page from one to the next:
 //!
 //! ```text
-//!            fill                fill                    guard (or the last release, for a waiting writer)
-//!   Empty ---------> Filling ----------> Protected -------------------> Opening
-//!                     |   ^                ^    ^                          |
-//!                fill |   | fill           |    | guard: no view left      | guard, after it has unprotected
-//!                     v   |         holder |    +--------------------------+
-//!                     Error                |                               v
-//!                                       Closing <----------------------- Open
-//!                                                       holder
+//!            fill             fill                    guard (or the last release, for a waiting writer)
+//!   Empty ---------> Filling -------> Protected ----------------------> Opening
+//!     ^               |   ^           |  ^    ^                            |
+//!     |          fill |   | fill      |  |    | holder                     | guard, after it has unprotected
+//!     |               v   |           |  |    |                            v
+//!     |               Error           |  |  Closing <-------------------- Open
+//!     |                               |  |            holder
+//!     +---------------- Taken <-------+  |
+//!       evictor           |   evictor    |
+//!                         +--------------+
 //! ```
 //!
-//! *Protected* means: no view of the page lets a store through. *Opening* belongs to the guard alone and *Closing* to
-//! one holder alone, and the protection of a page's views changes in these two phases only. So the order of "decide,
-//! change the protection, publish" is the same on both sides, and the two sides can not be inside at the same time:
+//! *Protected* means: no view of the page lets a store through. *Open* means: some view may. *Opening* belongs to the
+//! guard alone, *Closing* to one holder alone, and the protection of a page's views changes in these two phases only. So the
+//! order of "decide, change the protection, publish" is the same on both sides, and the two sides can not be inside at the
+//! same time:
 //!
 //! - a holder counts itself in on a *Protected* page only; the guard leaves *Protected* only at a count of zero; both
 //!   are one atomic operation on the same word, so one of them comes first and the other sees it;
 //! - a holder that finds the page *Open* moves it to *Closing* (nobody else can then open it), protects, and publishes
 //!   *Protected* together with its own count.
 //!
+//! *Taken* belongs to one thread, that takes the page out of its file or changes its bytes itself. It too is entered at a
+//! count of zero only.
+//!
 //! The count is optimistic: [`PageWord::hold`] adds one first and looks at the phase after. An addition to a page that
 //! is not *Protected* is a *passing* count; it is taken back at once, and it is harmless because every other transition
 //! keeps the count as it finds it. Taking back is a release like any other: if a writer began to wait because of
 //! a passing count, taking it back lets the writer go on.
+//!
+//! A page may have left its file between the moment a holder looked it up and the moment it was counted in. So the holder
+//! looks it up again after: a page that is held stays in its file (or is [detached](PageWord::detach) from it and then
+//! belongs to its holders).
 
 #[cfg(loom)]
 use loom::sync::atomic::{AtomicU64, Ordering};
@@ -50,16 +60,47 @@ pub(crate) enum Phase {
     Closing = 5,
     /// Reading the file failed; may be tried again.
     Error = 6,
+    /// One thread has it for itself: to take it out of its file, or to change its bytes.
+    Taken = 7,
 }
 
-/// Why [`PageWord::hold`] did not hold.
+impl Phase {
+    /// Whether the page has its file's bytes.
+    pub(crate) fn has_bytes(self) -> bool {
+        matches!(self, Phase::Protected | Phase::Opening | Phase::Open | Phase::Closing)
+    }
+}
+
+/// What [`PageWord::hold`] found besides.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Touch {
+    /// The page was held before.
+    Again,
+    /// The first hold since the page was filled, or since eviction last looked.
+    First,
+}
+
+/// Why [`PageWord::hold`] did not simply hold.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Refusal {
-    /// The page was in this phase. `opening`: taking the count back moved the page to [`Phase::Opening`], and the
-    /// guard must be told.
-    Phase { phase: Phase, opening: bool },
+    /// The page was in this phase. `released`: what taking the count back leaves to do.
+    Phase { phase: Phase, released: Released },
+    /// The page *is* held (release it), but a writer waits for it: send something else instead, or the writer starves.
+    WriterWaits,
     /// 2^39 holds exist already.
     TooMany,
+}
+
+/// What a release leaves to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use = "a writer waits for ever, or a page is lost, if nobody does it"]
+pub(crate) enum Released {
+    /// Nothing.
+    Done,
+    /// The page is [`Phase::Opening`]: the guard must be told.
+    Opening,
+    /// The page belonged to its holders, and this was the last: it is [`Phase::Empty`] and free.
+    Free,
 }
 
 /// What the guard does about a store that hit protection.
@@ -67,7 +108,7 @@ pub(crate) enum Refusal {
 pub(crate) enum Fault {
     /// The page is now [`Phase::Opening`] and the guard's: unprotect, then [`PageWord::opened`].
     Open,
-    /// The page is held; the last release moves it to [`Phase::Opening`] and tells the guard.
+    /// The page is held or taken; whoever ends that tells the guard.
     Wait,
     /// A release has moved the page to [`Phase::Opening`] already and tells the guard.
     Queued,
@@ -75,10 +116,22 @@ pub(crate) enum Fault {
     Stray(Phase),
 }
 
+/// How much a page was used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord)]
+pub(crate) enum Use {
+    /// Not held since eviction last looked.
+    None,
+    /// Held once.
+    Once,
+    /// Held more than once.
+    Often,
+}
+
 /// A page's atomic word.
 #[derive(Debug)]
 pub(crate) struct PageWord(AtomicU64);
 
+/// Holding and releasing.
 impl PageWord {
     /// A page that caches nothing.
     pub(crate) fn new() -> Self {
@@ -87,80 +140,63 @@ impl PageWord {
 
     /// Keeps writers out until [`release`](Self::release): one atomic addition on a protected page.
     #[inline]
-    pub(crate) fn hold(&self) -> Result<(), Refusal> {
+    pub(crate) fn hold(&self) -> Result<Touch, Refusal> {
         // Acquire: the bytes that a fill or a closing holder published before `Protected` are visible after this.
         let before = Word(self.0.fetch_add(1, Ordering::Acquire));
-        if before.0 & (PHASE | WAITER | REFERENCED | TOO_MANY) == ADMITS {
-            return Ok(());
+        if before.0 & (PHASE | WAITER | REFERENCED | OFTEN | TOO_MANY) == ADMITS {
+            return Ok(Touch::Again);
         }
         self.hold_unusual(before)
     }
 
     /// The rest of [`hold`](Self::hold), for words other than the usual one; the count is in already.
     #[cold]
-    fn hold_unusual(&self, before: Word) -> Result<(), Refusal> {
+    fn hold_unusual(&self, before: Word) -> Result<Touch, Refusal> {
         if before.0 & TOO_MANY != 0 {
             // The count stays far above zero, so this release can not be the last.
             self.0.fetch_sub(1, Ordering::Relaxed);
             return Err(Refusal::TooMany);
         }
-        // Waiter and no holds: the last release is on its way to `Opening`; stepping in would starve the writer.
-        let turn_of_writer = before.0 & WAITER != 0 && before.holds() == 0;
-        if before.phase() == Phase::Protected && !turn_of_writer {
-            if before.0 & REFERENCED == 0 {
-                self.0.fetch_or(REFERENCED, Ordering::Relaxed);
-            }
-            return Ok(());
+        let waiter = before.0 & WAITER != 0;
+        if before.phase() == Phase::Protected && !waiter {
+            let first = before.0 & REFERENCED == 0;
+            self.0.fetch_or(if first { REFERENCED } else { OFTEN }, Ordering::Relaxed);
+            return Ok(if first { Touch::First } else { Touch::Again });
         }
-        let opening = self.release();
-        let phase = if turn_of_writer { Phase::Opening } else { before.phase() };
-        Err(Refusal::Phase { phase, opening })
+        if before.phase() == Phase::Protected && before.holds() > 0 {
+            return Err(Refusal::WriterWaits);
+        }
+        // Waiter and no holds: the last release is on its way to `Opening`; stepping in would starve the writer.
+        let phase = if before.phase() == Phase::Protected { Phase::Opening } else { before.phase() };
+        Err(Refusal::Phase { phase, released: self.release() })
     }
 
-    /// Ends one hold. `true`: it was the last, a writer waits, and the page is now [`Phase::Opening`]: tell the guard.
+    /// Ends one hold.
     #[inline]
-    #[must_use = "the guard must be told when this is true, or a writer waits for ever"]
-    pub(crate) fn release(&self) -> bool {
+    pub(crate) fn release(&self) -> Released {
         // Release: what the holder read, it read before any store of the writer that this lets through.
         let before = Word(self.0.fetch_sub(1, Ordering::Release));
         debug_assert!(before.holds() > 0, "a page was released more often than held");
-        before.0 & (WAITER | HOLDS) == WAITER | 1 && self.open_for_waiter()
+        if before.0 & (WAITER | HOLDERS) == 0 { Released::Done } else { self.release_unusual(before) }
     }
 
     #[cold]
-    fn open_for_waiter(&self) -> bool {
-        self.change(|word| {
-            let last = word.phase() == Phase::Protected && word.0 & WAITER != 0 && word.holds() == 0;
-            last.then(|| word.with(Phase::Opening).set(DIRTY).clear(WAITER))
-        })
-        .is_ok()
-    }
-
-    /// A store hit protection: what the guard does about it. Only the guard calls this.
-    pub(crate) fn fault(&self) -> Fault {
-        let changed = self.change(|word| match word.phase() {
-            // Dirty before the store can land: nobody must see the store and a clean page.
-            Phase::Protected if word.holds() == 0 => Some(word.with(Phase::Opening).set(DIRTY).clear(WAITER)),
-            Phase::Open => Some(word.with(Phase::Opening).set(DIRTY)),
-            Phase::Protected | Phase::Closing => Some(word.set(WAITER)),
-            _ => None,
+    fn release_unusual(&self, before: Word) -> Released {
+        if before.holds() > 1 {
+            return Released::Done;
+        }
+        let changed = self.change(|word| {
+            let last = word.phase() == Phase::Protected && word.holds() == 0;
+            if last && word.0 & HOLDERS != 0 {
+                return Some(Word::of(Phase::Empty));
+            }
+            (last && word.0 & WAITER != 0).then(|| word.with(Phase::Opening).set(DIRTY).clear(WAITER | WRITTEN))
         });
         match changed {
-            Ok(word) if word.phase() == Phase::Opening => Fault::Open,
-            Ok(_) => Fault::Wait,
-            Err(word) if word.phase() == Phase::Opening => Fault::Queued,
-            Err(word) => Fault::Stray(word.phase()),
+            Ok(word) if word.phase() == Phase::Opening => Released::Opening,
+            Ok(_) => Released::Free,
+            Err(_) => Released::Done,
         }
-    }
-
-    /// `Opening` to `Open`: the guard has unprotected the page.
-    pub(crate) fn opened(&self) {
-        self.step(Phase::Opening, Phase::Open, 0);
-    }
-
-    /// `Opening` back to `Protected`: the guard has found no view to unprotect.
-    pub(crate) fn not_opened(&self) {
-        self.step(Phase::Opening, Phase::Protected, 0);
     }
 
     /// `Open` to `Closing`; `false` when the page is in another phase. The caller protects the page next.
@@ -185,16 +221,47 @@ impl PageWord {
         matches!(changed, Ok(word) if word.phase() == Phase::Opening)
     }
 
-    /// `Open` to `Protected` without a hold: no view is left through which a store could come.
-    pub(crate) fn views_gone(&self) {
-        let _ = self.change(|word| (word.phase() == Phase::Open).then(|| word.with(Phase::Protected)));
+    /// `Empty` to `Protected`, held once by the caller and from now on by nobody but holders: the last release frees it.
+    /// A copy of a page is made so.
+    pub(crate) fn begin_for_holders(&self) {
+        let word = Word::of(Phase::Protected).set(HOLDERS | REFERENCED | OFTEN).0 + 1;
+        let before = Word(self.0.fetch_add(word, Ordering::AcqRel));
+        debug_assert_eq!(before.phase(), Phase::Empty, "a page in use was made a copy");
+    }
+}
+
+/// The guard's side.
+impl PageWord {
+    /// A store hit protection: what the guard does about it. Only the guard calls this.
+    pub(crate) fn fault(&self) -> Fault {
+        let changed = self.change(|word| match word.phase() {
+            // Dirty before the store can land: nobody must see the store and a clean page.
+            Phase::Protected if word.holds() == 0 => Some(word.with(Phase::Opening).set(DIRTY).clear(WAITER | WRITTEN)),
+            Phase::Open => Some(word.with(Phase::Opening).set(DIRTY)),
+            Phase::Protected | Phase::Closing | Phase::Taken => Some(word.set(WAITER)),
+            _ => None,
+        });
+        match changed {
+            Ok(word) if word.phase() == Phase::Opening => Fault::Open,
+            Ok(_) => Fault::Wait,
+            Err(word) if word.phase() == Phase::Opening => Fault::Queued,
+            Err(word) => Fault::Stray(word.phase()),
+        }
     }
 
+    /// `Opening` to `Open`: the guard has unprotected the page.
+    pub(crate) fn opened(&self) {
+        self.step(Phase::Opening, Phase::Open, 0);
+    }
+}
+
+/// Filling, cleaning, taking.
+impl PageWord {
     /// `Empty` or `Error` to `Filling`; `false` when the page is in another phase.
     #[must_use]
     pub(crate) fn begin_fill(&self) -> bool {
         let empty = |word: Word| matches!(word.phase(), Phase::Empty | Phase::Error);
-        self.change(|word| empty(word).then(|| word.with(Phase::Filling).clear(DIRTY | REFERENCED))).is_ok()
+        self.change(|word| empty(word).then(|| word.with(Phase::Filling).clear(FLAGS))).is_ok()
     }
 
     /// `Filling` to `Protected`: the bytes are there.
@@ -207,28 +274,128 @@ impl PageWord {
         self.step(Phase::Filling, Phase::Error, 0);
     }
 
-    /// To `Empty`, if nothing holds the page and nobody is changing it; `false` otherwise.
-    #[must_use]
-    pub(crate) fn empty(&self) -> bool {
-        let idle =
-            |word: Word| word.holds() == 0 && matches!(word.phase(), Phase::Protected | Phase::Error | Phase::Empty);
-        self.change(|word| idle(word).then(|| word.with(Phase::Empty).clear(WAITER | DIRTY | REFERENCED))).is_ok()
+    /// The page's bytes have been written to the file, as they are since it was last protected. Says nothing of a page that
+    /// is on its way to a writer.
+    pub(crate) fn written(&self) {
+        let _ = self.change(|word| (word.phase() == Phase::Protected).then(|| word.set(WRITTEN)));
     }
 
+    /// What was [`written`](Self::written) is on the disk: `true`, and the page is clean, unless a store may have landed
+    /// since.
+    #[must_use]
+    pub(crate) fn durable(&self) -> bool {
+        self.change(|word| (word.0 & WRITTEN != 0).then(|| word.clear(DIRTY | WRITTEN))).is_ok()
+    }
+
+    /// What was [`written`](Self::written) may be lost.
+    pub(crate) fn not_durable(&self) {
+        self.0.fetch_and(!WRITTEN, Ordering::AcqRel);
+    }
+
+    /// To `Taken`, if nobody holds the page, waits for it or is changing it, and it is in step with its file.
+    #[must_use]
+    pub(crate) fn take(&self) -> bool {
+        self.change(|word| {
+            let idle = word.holds() == 0 && word.0 & (WAITER | DIRTY | HOLDERS) == 0;
+            let rests = matches!(word.phase(), Phase::Protected | Phase::Error);
+            let unread = if word.phase() == Phase::Error { UNREAD } else { 0 };
+            (idle && rests).then(|| word.with(Phase::Taken).set(unread))
+        })
+        .is_ok()
+    }
+
+    /// To `Taken`, dirty or not, if nobody holds the page or waits for it.
+    #[must_use]
+    pub(crate) fn take_dirty(&self) -> bool {
+        self.change(|word| {
+            let idle = word.phase() == Phase::Protected && word.holds() == 0 && word.0 & (WAITER | HOLDERS) == 0;
+            idle.then(|| word.with(Phase::Taken))
+        })
+        .is_ok()
+    }
+
+    /// `Taken` back to what it was. `true`: a writer has come; the page is [`Phase::Opening`] and the guard must be told.
+    #[must_use = "the guard must be told when this is true, or a writer waits for ever"]
+    pub(crate) fn put_back(&self) -> bool {
+        let changed = self.change(|word| {
+            debug_assert_eq!(word.phase(), Phase::Taken);
+            Some(match word.0 & (UNREAD | WAITER) {
+                0 => word.with(Phase::Protected),
+                WAITER => word.with(Phase::Opening).set(DIRTY).clear(WAITER | WRITTEN),
+                // No view shows a page that could not be read, so there is no writer.
+                _ => word.with(Phase::Error).clear(UNREAD | WAITER),
+            })
+        });
+        matches!(changed, Ok(word) if word.phase() == Phase::Opening)
+    }
+
+    /// `Taken` to `Empty`. `true`: a writer has come meanwhile, and must try again.
+    #[must_use = "a writer waits for ever if it is not told"]
+    pub(crate) fn emptied(&self) -> bool {
+        let mut waited = false;
+        let _ = self.change(|word| {
+            debug_assert_eq!(word.phase(), Phase::Taken);
+            waited = word.0 & WAITER != 0;
+            Some(word.with(Phase::Empty).clear(FLAGS))
+        });
+        waited
+    }
+
+    /// Ends one hold of a page that leaves its file, dirty or not. [`Released::Free`]: it is `Empty`; otherwise it belongs to
+    /// its other holders, and the last of them frees it.
+    pub(crate) fn detach(&self) -> Released {
+        let changed = self.change(|word| {
+            debug_assert!(word.phase() == Phase::Protected && word.holds() > 0, "only a held page is detached");
+            Some(match word.holds() {
+                1 => Word::of(Phase::Empty),
+                _ => Word(word.clear(FLAGS).set(HOLDERS | REFERENCED | OFTEN).0 - 1),
+            })
+        });
+        if matches!(changed, Ok(word) if word.phase() == Phase::Empty) { Released::Free } else { Released::Done }
+    }
+
+    /// How much the page was used since this was last asked.
+    pub(crate) fn look(&self) -> Use {
+        let before = Word(self.0.load(Ordering::Relaxed));
+        if before.0 & (REFERENCED | OFTEN) != 0 {
+            self.0.fetch_and(!(REFERENCED | OFTEN), Ordering::Relaxed);
+        }
+        match before.0 & (REFERENCED | OFTEN) {
+            0 => Use::None,
+            REFERENCED => Use::Once,
+            _ => Use::Often,
+        }
+    }
+
+    /// Whether [`take`](Self::take) would succeed now.
+    pub(crate) fn may_be_taken(&self) -> bool {
+        let word = self.now();
+        let rests = matches!(word.phase(), Phase::Protected | Phase::Error);
+        rests && word.holds() == 0 && word.0 & (WAITER | DIRTY | HOLDERS) == 0
+    }
+}
+
+/// Looking.
+impl PageWord {
     /// The phase at this moment.
     pub(crate) fn phase(&self) -> Phase {
         self.now().phase()
     }
 
     /// Number of holds at this moment, passing ones included.
-    #[cfg_attr(not(test), allow(dead_code, reason = "eviction asks"))]
+    #[cfg(test)]
     pub(crate) fn holds(&self) -> u64 {
         self.now().holds()
     }
 
-    /// Whether a store may have landed since the page was filled or cleaned.
+    /// Whether a store may have landed that is not on the disk.
     pub(crate) fn is_dirty(&self) -> bool {
         self.now().0 & DIRTY != 0
+    }
+
+    /// Whether the page belongs to its holders only: a copy, or detached from its file.
+    pub(crate) fn is_for_holders(&self) -> bool {
+        self.now().0 & HOLDERS != 0
     }
 
     fn now(&self) -> Word {
@@ -244,7 +411,7 @@ impl PageWord {
     }
 
     /// Replaces the word by `next` of it. `Ok`: the new word. `Err`: the word for which `next` gave nothing.
-    fn change(&self, next: impl Fn(Word) -> Option<Word>) -> Result<Word, Word> {
+    fn change(&self, mut next: impl FnMut(Word) -> Option<Word>) -> Result<Word, Word> {
         let mut seen = self.0.load(Ordering::Acquire);
         loop {
             let Some(new) = next(Word(seen)) else { return Err(Word(seen)) };
@@ -273,7 +440,8 @@ impl Word {
             3 => Phase::Opening,
             4 => Phase::Open,
             5 => Phase::Closing,
-            _ => Phase::Error,
+            6 => Phase::Error,
+            _ => Phase::Taken,
         }
     }
 
@@ -301,145 +469,29 @@ const HOLDS: u64 = (1 << 40) - 1;
 const TOO_MANY: u64 = 1 << 39;
 /// A writer waits for the holds to end.
 const WAITER: u64 = 1 << 40;
-/// A store may have landed since the page was last in step with its file.
+/// A store may have landed that is not on the disk.
 const DIRTY: u64 = 1 << 41;
 /// Held since eviction last looked.
 const REFERENCED: u64 = 1 << 42;
+/// Held more than once since eviction last looked.
+const OFTEN: u64 = 1 << 43;
+/// In no file (any more): belongs to its holders, and the last release frees it.
+const HOLDERS: u64 = 1 << 44;
+/// Written to the file since the last store, not known to be on the disk yet.
+const WRITTEN: u64 = 1 << 45;
+/// Taken from `Error`.
+const UNREAD: u64 = 1 << 46;
+const FLAGS: u64 = WAITER | DIRTY | REFERENCED | OFTEN | HOLDERS | WRITTEN | UNREAD;
 /// Bits 61..=63: [`Phase`].
 const PHASE_SHIFT: u32 = 61;
 const PHASE: u64 = 7 << PHASE_SHIFT;
 /// What [`PageWord::hold`] sees of a page that it need not look at twice.
-const ADMITS: u64 = (Phase::Protected as u64) << PHASE_SHIFT | REFERENCED;
+const ADMITS: u64 = (Phase::Protected as u64) << PHASE_SHIFT | REFERENCED | OFTEN;
 
 #[cfg(all(test, loom))]
 #[path = "page_model.rs"]
 mod loom_model;
 
 #[cfg(all(test, not(loom)))]
-mod tests {
-    use super::*;
-
-    fn protected() -> PageWord {
-        let page = PageWord::new();
-        assert!(page.begin_fill());
-        page.filled();
-        page
-    }
-
-    fn open() -> PageWord {
-        let page = protected();
-        assert_eq!(page.fault(), Fault::Open);
-        page.opened();
-        page
-    }
-
-    #[test]
-    fn a_fault_on_an_idle_page_opens_it_and_makes_it_dirty() {
-        let page = protected();
-        assert!(!page.is_dirty());
-        assert_eq!(page.fault(), Fault::Open);
-        assert!(page.is_dirty(), "dirty before the store can land");
-        assert_eq!(page.phase(), Phase::Opening);
-        page.opened();
-        assert_eq!(page.phase(), Phase::Open);
-    }
-
-    #[test]
-    fn a_fault_on_a_held_page_waits_for_the_last_release() {
-        let page = protected();
-        page.hold().unwrap();
-        page.hold().unwrap();
-        assert_eq!(page.fault(), Fault::Wait);
-        assert!(!page.release());
-        assert_eq!(page.phase(), Phase::Protected);
-        assert!(page.release(), "the last release tells the guard");
-        assert_eq!(page.phase(), Phase::Opening);
-        assert_eq!(page.fault(), Fault::Queued, "another writer on the same page");
-    }
-
-    #[test]
-    fn a_release_without_a_writer_tells_nobody() {
-        let page = protected();
-        page.hold().unwrap();
-        assert!(!page.release());
-        assert_eq!((page.phase(), page.holds()), (Phase::Protected, 0));
-    }
-
-    #[test]
-    fn a_hold_on_an_open_page_closes_it() {
-        let page = open();
-        assert_eq!(page.hold(), Err(Refusal::Phase { phase: Phase::Open, opening: false }));
-        assert_eq!(page.holds(), 0);
-        assert!(page.begin_close());
-        assert!(!page.begin_close(), "one holder closes");
-        assert_eq!(page.fault(), Fault::Wait, "a writer that comes while the page closes waits for this hold");
-        page.closed_and_held();
-        assert_eq!((page.phase(), page.holds()), (Phase::Protected, 1));
-        assert!(page.release());
-    }
-
-    #[test]
-    fn a_page_that_could_not_be_closed_is_given_back_to_its_writer() {
-        let page = open();
-        assert!(page.begin_close());
-        assert!(!page.not_closed());
-        assert_eq!(page.phase(), Phase::Open);
-        assert!(page.begin_close());
-        assert_eq!(page.fault(), Fault::Wait);
-        assert!(page.not_closed());
-        assert_eq!(page.phase(), Phase::Opening);
-    }
-
-    #[test]
-    fn a_new_holder_can_not_step_in_front_of_a_writer_whose_turn_has_come() {
-        let page = protected();
-        page.hold().unwrap();
-        assert_eq!(page.fault(), Fault::Wait);
-        // What the last release does, stopped between its two steps.
-        page.0.fetch_sub(1, Ordering::Release);
-        assert_eq!(page.hold(), Err(Refusal::Phase { phase: Phase::Opening, opening: true }));
-        assert_eq!(page.phase(), Phase::Opening);
-        assert!(!page.open_for_waiter(), "the guard is told once");
-    }
-
-    #[test]
-    fn too_many_holds_are_refused_and_leave_the_word_alone() {
-        let page = protected();
-        page.0.fetch_add(TOO_MANY - 1, Ordering::Relaxed);
-        page.hold().unwrap();
-        assert_eq!(page.hold(), Err(Refusal::TooMany));
-        assert_eq!((page.phase(), page.holds()), (Phase::Protected, TOO_MANY));
-        assert!(!page.release());
-        page.hold().unwrap();
-    }
-
-    #[test]
-    fn a_failed_fill_may_be_tried_again() {
-        let page = PageWord::new();
-        assert!(page.begin_fill());
-        assert!(!page.begin_fill(), "one thread fills");
-        page.not_filled();
-        assert_eq!(page.hold(), Err(Refusal::Phase { phase: Phase::Error, opening: false }));
-        assert!(page.begin_fill());
-        page.filled();
-        page.hold().unwrap();
-    }
-
-    #[test]
-    fn only_an_idle_page_is_emptied() {
-        let page = protected();
-        page.hold().unwrap();
-        assert!(!page.empty());
-        assert!(!page.release());
-        assert!(page.empty());
-        assert!(!open().empty());
-    }
-
-    #[test]
-    fn views_that_go_leave_the_page_dirty_and_protected() {
-        let page = open();
-        page.views_gone();
-        assert_eq!(page.phase(), Phase::Protected);
-        assert!(page.is_dirty());
-    }
-}
+#[path = "page_tests.rs"]
+mod tests;

@@ -19,7 +19,6 @@
 //!
 //! Pure: a folio is a number, a name and a weight, and whether it was used is asked of the caller. Nothing is done when a
 //! folio is used, so using one costs no lock.
-#![allow(dead_code, reason = "so far only traces ask for victims")]
 
 use std::collections::{BTreeMap, HashMap};
 

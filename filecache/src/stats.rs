@@ -24,7 +24,35 @@ pub struct Stats {
     pub closes: u64,
     /// Calls that closed them: one a run of pages.
     pub close_calls: u64,
-    /// Writers that wait for a hold at this moment.
+    /// Reads that somebody had to wait for: no page, and nobody had asked for it.
+    pub misses: u64,
+    /// Reads ahead of who reads in sequence.
+    pub read_ahead: u64,
+    /// Pages evicted.
+    pub evictions: u64,
+    /// Copies of pages for which a writer waited: newer holds got those.
+    pub snapshots: u64,
+    /// Holds that made a writer wait longer, for want of memory for a copy.
+    pub no_snapshot: u64,
+    /// Pages that were written back and are on the disk.
+    pub written_back: u64,
+    /// Write-backs that failed.
+    pub write_errors: u64,
+    /// Stores that waited because too much was dirty.
+    pub held_back: u64,
+    /// Changes of files by somebody else.
+    pub outside_changes: u64,
+    /// Those that met dirty pages.
+    pub conflicts: u64,
+    /// Pages dropped because of a change, or cut off.
+    pub dropped: u64,
+    /// Touches that failed: beyond the end of a file, or where it could not be read.
+    pub poisoned: u64,
+    /// Pages that could not be taken from a process that does not answer.
+    pub stuck: u64,
+    /// Bytes that are not on the disk yet.
+    pub dirty_bytes: u64,
+    /// Writers that wait at this moment, for a hold or because too much is dirty.
     pub writers_waiting: u64,
     /// Writers that have waited for a hold.
     pub writer_pauses: u64,
@@ -50,6 +78,19 @@ pub(crate) struct Counters {
     pub(crate) opens: AtomicU64,
     pub(crate) closes: AtomicU64,
     pub(crate) close_calls: AtomicU64,
+    pub(crate) misses: AtomicU64,
+    pub(crate) read_ahead: AtomicU64,
+    pub(crate) evictions: AtomicU64,
+    pub(crate) snapshots: AtomicU64,
+    pub(crate) no_snapshot: AtomicU64,
+    pub(crate) written_back: AtomicU64,
+    pub(crate) write_errors: AtomicU64,
+    pub(crate) held_back: AtomicU64,
+    pub(crate) outside_changes: AtomicU64,
+    pub(crate) conflicts: AtomicU64,
+    pub(crate) dropped: AtomicU64,
+    pub(crate) poisoned: AtomicU64,
+    pub(crate) stuck: AtomicU64,
     pub(crate) waiting: AtomicU64,
     pauses: Mutex<Histogram<u64>>,
 }
@@ -65,6 +106,19 @@ impl Counters {
             opens: zero(),
             closes: zero(),
             close_calls: zero(),
+            misses: zero(),
+            read_ahead: zero(),
+            evictions: zero(),
+            snapshots: zero(),
+            no_snapshot: zero(),
+            written_back: zero(),
+            write_errors: zero(),
+            held_back: zero(),
+            outside_changes: zero(),
+            conflicts: zero(),
+            dropped: zero(),
+            poisoned: zero(),
+            stuck: zero(),
             waiting: zero(),
             pauses: Mutex::new(pause_histogram()),
         }
@@ -87,11 +141,25 @@ impl Counters {
             opens: get(&self.opens),
             closes: get(&self.closes),
             close_calls: get(&self.close_calls),
+            misses: get(&self.misses),
+            read_ahead: get(&self.read_ahead),
+            evictions: get(&self.evictions),
+            snapshots: get(&self.snapshots),
+            no_snapshot: get(&self.no_snapshot),
+            written_back: get(&self.written_back),
+            write_errors: get(&self.write_errors),
+            held_back: get(&self.held_back),
+            outside_changes: get(&self.outside_changes),
+            conflicts: get(&self.conflicts),
+            dropped: get(&self.dropped),
+            poisoned: get(&self.poisoned),
+            stuck: get(&self.stuck),
             writers_waiting: get(&self.waiting),
             writer_pauses: pauses.len(),
             pause_p50: Duration::from_nanos(pauses.value_at_quantile(0.5)),
             pause_p99: Duration::from_nanos(pauses.value_at_quantile(0.99)),
             pause_max: Duration::from_nanos(pauses.max()),
+            dirty_bytes: 0,
             arena_bytes: 0,
             free_bytes: 0,
         }

@@ -3,50 +3,45 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// File page to arena page. The second level is made when the first page of its part of the file is cached.
+/// File page to arena page. Grows without moving what is there: parts of the file are found in buckets, each twice as long
+/// as the one before, and a bucket or part is made when the first page of it is cached.
 #[derive(Debug)]
 pub(crate) struct PageTable {
-    parts: Box<[OnceLock<Part>]>,
-    pages: u64,
+    buckets: [OnceLock<Box<[OnceLock<Part>]>>; BUCKETS],
 }
 
-type Part = Box<[AtomicU32]>;
+type Part = Box<[AtomicU32; PART_PAGES as usize]>;
 
 impl PageTable {
-    /// A table for a file of `pages` pages, none of them cached.
-    pub(crate) fn new(pages: u64) -> Self {
-        let parts = pages.div_ceil(PART_PAGES) as usize;
-        Self { parts: (0..parts).map(|_| OnceLock::new()).collect(), pages }
-    }
-
-    /// Length of the file, pages.
-    pub(crate) fn pages(&self) -> u64 {
-        self.pages
+    /// A table of which no page is cached.
+    pub(crate) fn new() -> Self {
+        Self { buckets: [const { OnceLock::new() }; BUCKETS] }
     }
 
     /// The arena page of file page `page`, if it has one.
     #[inline]
     pub(crate) fn get(&self, page: u64) -> Option<u32> {
-        let part = self.parts.get((page / PART_PAGES) as usize)?.get()?;
+        let (bucket, index) = place(page / PART_PAGES);
+        let part = self.buckets.get(bucket)?.get()?[index].get()?;
         // Acquire: the arena page's phase, set before it was put here, is seen.
-        part.get((page % PART_PAGES) as usize)?.load(Ordering::Acquire).checked_sub(1)
+        part[(page % PART_PAGES) as usize].load(Ordering::Acquire).checked_sub(1)
     }
 
-    /// Sets the arena page of file page `page`.
+    /// Sets the arena page of file page `page`, which is below [`MOST_PAGES`].
     pub(crate) fn set(&self, page: u64, arena_page: Option<u32>) {
-        let index = page / PART_PAGES;
-        let pages = (self.pages - index * PART_PAGES).min(PART_PAGES);
-        let part = self.parts[index as usize].get_or_init(|| (0..pages).map(|_| AtomicU32::new(0)).collect());
+        let (bucket, index) = place(page / PART_PAGES);
+        let parts = self.buckets[bucket].get_or_init(|| (0..1usize << bucket).map(|_| OnceLock::new()).collect());
+        let part = parts[index].get_or_init(|| Box::new([const { AtomicU32::new(0) }; PART_PAGES as usize]));
         let entry = arena_page.map_or(0, |arena_page| arena_page + 1);
         part[(page % PART_PAGES) as usize].store(entry, Ordering::Release);
     }
+}
 
-    /// All cached pages: file page and arena page.
-    pub(crate) fn cached(&self) -> impl Iterator<Item = (u64, u32)> {
-        let made = (0u64..).zip(&self.parts).filter(|(_, part)| part.get().is_some());
-        made.flat_map(|(index, _)| index * PART_PAGES..((index + 1) * PART_PAGES).min(self.pages))
-            .filter_map(|page| Some((page, self.get(page)?)))
-    }
+/// Bucket of a part, and its place there: bucket `b` has the parts from `2^b - 1` on.
+#[inline]
+fn place(part: u64) -> (usize, usize) {
+    let bucket = (part + 1).ilog2();
+    (bucket as usize, (part + 1 - (1 << bucket)) as usize)
 }
 
 /// The run of file pages that one folio should cache so that `page` is in it: first page and order.
@@ -61,8 +56,11 @@ pub(crate) fn folio_of(page: u64, pages: u64, highest_order: u8) -> (u64, u8) {
     (page >> order << order, order)
 }
 
-/// Pages in a second-level part.
+/// Pages in a part: 2 KiB of table, a 512th of the memory that a page takes.
 const PART_PAGES: u64 = 512;
+const BUCKETS: usize = 26;
+/// Pages that a file can have: 128 TiB of 4 KiB pages, as much as there is address space for views.
+pub(crate) const MOST_PAGES: u64 = ((1 << BUCKETS) - 1) * PART_PAGES;
 
 #[cfg(test)]
 mod tests {
@@ -71,14 +69,26 @@ mod tests {
 
     #[test]
     fn a_table_remembers_and_forgets() {
-        let table = PageTable::new(1025);
+        let table = PageTable::new();
         assert_eq!(table.get(1024), None);
         table.set(1024, Some(0));
         table.set(3, Some(77));
+        table.set(MOST_PAGES - 1, None);
         assert_eq!((table.get(1024), table.get(3), table.get(4), table.get(1025)), (Some(0), Some(77), None, None));
-        assert_eq!(table.cached().collect::<Vec<_>>(), [(3, 77), (1024, 0)]);
+        assert_eq!((table.get(MOST_PAGES - 1), table.get(u64::MAX / 4096)), (None, None));
         table.set(3, None);
         assert_eq!(table.get(3), None);
+    }
+
+    #[test]
+    fn every_part_has_a_place_of_its_own() {
+        let mut expected = (0, 0);
+        for part in 0..10_000 {
+            assert_eq!(place(part), expected);
+            expected =
+                if expected.1 + 1 < 1 << expected.0 { (expected.0, expected.1 + 1) } else { (expected.0 + 1, 0) };
+        }
+        assert_eq!(place(MOST_PAGES / PART_PAGES - 1), (BUCKETS - 1, (1 << (BUCKETS - 1)) - 1));
     }
 
     #[test]

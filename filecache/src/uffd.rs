@@ -1,4 +1,5 @@
-//! The kernel's userfaultfd: one descriptor that hears of stores into write-protected memory and changes protection.
+//! The kernel's userfaultfd: a descriptor that hears of touches of missing pages and of stores into write-protected ones,
+//! and changes protection. It belongs to the address space that made it, wherever the descriptor goes.
 //!
 //! `linux/userfaultfd.h`, the few calls that are used. Nothing here reads or writes the memory itself; every call takes
 //! an address range and the kernel checks it.
@@ -7,6 +8,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::{Error, Result};
 
@@ -15,6 +17,24 @@ use crate::{Error, Result};
 pub(crate) struct Uffd {
     fd: OwnedFd,
     kernel_stores: bool,
+    id: u64,
+}
+
+/// What a range is registered for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Listen {
+    /// The first touch of each page.
+    Missing,
+    /// Stores into protected pages.
+    WriteProtect,
+}
+
+/// What was heard.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Heard {
+    pub(crate) address: usize,
+    /// The page was missing; otherwise it was protected.
+    pub(crate) missing: bool,
 }
 
 impl Uffd {
@@ -31,10 +51,20 @@ impl Uffd {
         if offered & NEEDED != NEEDED {
             return Err(Error::NoWriteProtect { found: offered, needed: NEEDED });
         }
-        let uffd = Self { fd, kernel_stores };
+        let uffd = Self::of(fd, kernel_stores);
         let mut api = Api { api: API_VERSION, features: NEEDED, ioctls: 0 };
         uffd.ioctl(UFFDIO_API, &mut api).map_err(|source| Error::Guard { what: "UFFDIO_API", source })?;
         Ok(uffd)
+    }
+
+    /// One that another process has opened as [`open`](Self::open) does, and sent here.
+    pub(crate) fn of(fd: OwnedFd, kernel_stores: bool) -> Self {
+        Self { fd, kernel_stores, id: NEXT_ID.fetch_add(1, Ordering::Relaxed) }
+    }
+
+    /// A number that no other in this process has.
+    pub(crate) fn id(&self) -> u64 {
+        self.id
     }
 
     /// Whether a store by the kernel (`read(2)` into a view) waits like any other. If not, it fails with EFAULT.
@@ -42,9 +72,13 @@ impl Uffd {
         self.kernel_stores
     }
 
-    /// Asks to hear of stores into write-protected pages of the range.
-    pub(crate) fn register(&self, address: usize, bytes: usize) -> io::Result<()> {
-        let mut register = Register { range: Range::of(address, bytes), mode: REGISTER_MODE_WP, ioctls: 0 };
+    /// Asks to hear of touches in the range.
+    pub(crate) fn register(&self, address: usize, bytes: usize, listen: Listen) -> io::Result<()> {
+        let mode = match listen {
+            Listen::Missing => REGISTER_MODE_MISSING,
+            Listen::WriteProtect => REGISTER_MODE_WP,
+        };
+        let mut register = Register { range: Range::of(address, bytes), mode, ioctls: 0 };
         self.ioctl(UFFDIO_REGISTER, &mut register)
     }
 
@@ -75,8 +109,13 @@ impl Uffd {
         self.ioctl(UFFDIO_WAKE, &mut Range::of(address, bytes))
     }
 
-    /// Reads the addresses of stores that hit protection, as many as there are now and fit; never blocks.
-    pub(crate) fn faults(&self, addresses: &mut Vec<usize>) -> io::Result<()> {
+    /// Lets threads that touch the range, which is registered for missing pages, fail with SIGBUS (Linux 6.6).
+    pub(crate) fn poison(&self, address: usize, bytes: usize) -> io::Result<()> {
+        self.ioctl(UFFDIO_POISON, &mut Poison { range: Range::of(address, bytes), mode: 0, updated: 0 })
+    }
+
+    /// Reads what was touched, as many messages as there are now and fit; never blocks.
+    pub(crate) fn faults(&self, heard: &mut Vec<Heard>) -> io::Result<()> {
         let mut messages = [0u8; MESSAGE_LEN * 32];
         let len = match rustix::io::read(&self.fd, &mut messages) {
             Ok(len) => len,
@@ -84,10 +123,13 @@ impl Uffd {
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => 0,
             Err(error) => return Err(error.into()),
         };
+        // Other events: a mapping has been moved (by `mapping.rs`), and the mover waited for this to be read.
         for message in messages[..len].chunks_exact(MESSAGE_LEN) {
             if message[0] == EVENT_PAGEFAULT {
                 let address: [u8; 8] = message[16..24].try_into().unwrap_or_default();
-                addresses.push(u64::from_ne_bytes(address) as usize);
+                let flags: [u8; 8] = message[8..16].try_into().unwrap_or_default();
+                let missing = u64::from_ne_bytes(flags) & PAGEFAULT_FLAG_WP == 0;
+                heard.push(Heard { address: u64::from_ne_bytes(address) as usize, missing });
             }
         }
         Ok(())
@@ -112,7 +154,7 @@ fn offered_features() -> Result<u64> {
     let fd = system_call(USER_MODE_ONLY).or_else(|_| device());
     let fd = fd.map_err(|source| Error::NoUserfaultfd { source })?;
     let mut api = Api { api: API_VERSION, features: 0, ioctls: 0 };
-    let probe = Uffd { fd, kernel_stores: false };
+    let probe = Uffd::of(fd, false);
     probe.ioctl(UFFDIO_API, &mut api).map_err(|source| Error::Guard { what: "UFFDIO_API", source })?;
     Ok(api.features)
 }
@@ -175,6 +217,14 @@ struct WriteProtect {
     mode: u64,
 }
 
+/// `struct uffdio_poison`.
+#[repr(C)]
+struct Poison {
+    range: Range,
+    mode: u64,
+    updated: i64,
+}
+
 /// `_IOC` of the kernel's generic ioctl numbering (x86, Arm, RISC-V).
 const fn request<T>(direction: u64, number: u64) -> u64 {
     direction << 30 | (size_of::<T>() as u64) << 16 | UFFDIO << 8 | number
@@ -187,17 +237,23 @@ const UFFDIO_API: u64 = request::<Api>(READ_WRITE, 0x3f);
 const UFFDIO_REGISTER: u64 = request::<Register>(READ_WRITE, 0x00);
 const UFFDIO_WAKE: u64 = request::<Range>(READ, 0x02);
 const UFFDIO_WRITEPROTECT: u64 = request::<WriteProtect>(READ_WRITE, 0x06);
+const UFFDIO_POISON: u64 = request::<Poison>(READ_WRITE, 0x08);
 const USERFAULTFD_IOC_NEW: u64 = UFFDIO << 8;
 const API_VERSION: u64 = 0xaa;
 /// `UFFD_USER_MODE_ONLY`: no privilege needed; stores by the kernel are not heard of.
 const USER_MODE_ONLY: libc::c_int = 1;
-/// `UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_WP_HUGETLBFS_SHMEM`.
-const NEEDED: u64 = 1 | 1 << 12;
+/// `UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_WP_HUGETLBFS_SHMEM`.
+const NEEDED: u64 = 1 | 1 << 2 | 1 << 12;
+const REGISTER_MODE_MISSING: u64 = 1;
 const REGISTER_MODE_WP: u64 = 1 << 1;
 const WRITEPROTECT_MODE_WP: u64 = 1;
 /// `sizeof(struct uffd_msg)`, bytes.
 const MESSAGE_LEN: usize = 32;
 const EVENT_PAGEFAULT: u8 = 0x12;
+/// `UFFD_PAGEFAULT_FLAG_WP`.
+const PAGEFAULT_FLAG_WP: u64 = 1 << 1;
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
 #[cfg(test)]
 mod tests {
@@ -205,20 +261,21 @@ mod tests {
 
     #[test]
     fn request_numbers_are_the_kernels() {
-        let numbers = [UFFDIO_API, UFFDIO_REGISTER, UFFDIO_WAKE, UFFDIO_WRITEPROTECT, USERFAULTFD_IOC_NEW];
-        assert_eq!(numbers, [0xc018_aa3f, 0xc020_aa00, 0x8010_aa02, 0xc018_aa06, 0xaa00]);
+        let numbers =
+            [UFFDIO_API, UFFDIO_REGISTER, UFFDIO_WAKE, UFFDIO_WRITEPROTECT, UFFDIO_POISON, USERFAULTFD_IOC_NEW];
+        assert_eq!(numbers, [0xc018_aa3f, 0xc020_aa00, 0x8010_aa02, 0xc018_aa06, 0xc020_aa08, 0xaa00]);
     }
 
     #[test]
     fn nothing_waiting_gives_no_addresses() {
         let uffd = Uffd::open().unwrap();
-        let mut addresses = Vec::new();
-        uffd.faults(&mut addresses).unwrap();
-        assert!(addresses.is_empty());
+        let mut heard = Vec::new();
+        uffd.faults(&mut heard).unwrap();
+        assert!(heard.is_empty());
     }
 
     #[test]
     fn memory_that_is_not_mapped_can_not_be_registered() {
-        assert!(Uffd::open().unwrap().register(0x1000, 0x1000).is_err());
+        assert!(Uffd::open().unwrap().register(0x1000, 0x1000, Listen::Missing).is_err());
     }
 }

@@ -7,25 +7,38 @@ use stillwire_dma::{Payload, Segment};
 
 use crate::Result;
 use crate::file::Opened;
-use crate::hold::segments;
+use crate::frames::Frames;
+use crate::hold::{hold_pages, segments};
 
 /// A byte range of a cached file *without* a hold.
 ///
 /// It exists to show what a hold is for: a digest of it and the bytes that a device reads later can differ, as with
-/// `sendfile`, `MSG_ZEROCOPY` or DPDK's external buffers over a page that somebody else may write. It keeps the pages
-/// in memory, and nothing more. Do not send with it.
+/// `sendfile`, `MSG_ZEROCOPY` or DPDK's external buffers over a page that somebody else may write. It does not even keep
+/// the pages in memory: in a cache that is smaller than its files it may show another file's bytes. Do not send with it.
 pub struct Unheld {
     opened: Arc<Opened>,
     range: Range<u64>,
+    frames: Frames,
 }
 
 impl Unheld {
     pub(crate) fn new(opened: &Arc<Opened>, range: Range<u64>) -> Result<Self> {
-        let range = opened.check(range)?;
-        for page in opened.pages_of(&range) {
-            opened.fill(page)?;
+        let range = opened.file.check(range)?;
+        let mut frames = Frames::default();
+        for page in opened.file.pages_of(&range) {
+            let core = &opened.cache.core;
+            match opened.file.table.get(page) {
+                Some(frame) if core.arena.word(frame).phase().has_bytes() => frames.push(frame),
+                _ => {
+                    let held = hold_pages(core, &opened.file, page..page + 1)?;
+                    held.each(|frame| {
+                        frames.push(frame);
+                        core.release(frame);
+                    });
+                }
+            }
         }
-        Ok(Self { opened: opened.clone(), range })
+        Ok(Self { opened: opened.clone(), range, frames })
     }
 
     /// Length, bytes.
@@ -48,21 +61,27 @@ impl Unheld {
     /// # Panics
     /// When `range` reaches outside.
     pub fn crc32_range(&self, range: Range<usize>) -> u32 {
-        assert!(range.start <= range.end && range.end <= self.len(), "{range:?} of {} bytes", self.len());
-        let range = self.range.start + range.start as u64..self.range.start + range.end as u64;
+        let arena = &self.opened.cache.core.arena;
         let mut digest = crc32fast::Hasher::new();
         let mut copy = [0u8; 4096];
-        for piece in self.opened.pieces(range) {
+        for piece in self.frames.pieces(self.in_frames(range), arena.page_shift()) {
             let mut at = piece.start;
             while at < piece.end {
                 let part = at..piece.end.min(at + copy.len());
                 let copy = &mut copy[..part.len()];
-                self.opened.cache.core.arena.copy(part.clone(), copy);
+                arena.copy(part.clone(), copy);
                 digest.update(copy);
                 at = part.end;
             }
         }
         digest.finalize()
+    }
+
+    /// `range` (bytes from the start of this value) as bytes from the start of its first page.
+    fn in_frames(&self, range: Range<usize>) -> Range<u64> {
+        assert!(range.start <= range.end && range.end <= self.len(), "{range:?} of {} bytes", self.len());
+        let skipped = self.range.start & (self.opened.cache.core.arena.page_size() as u64 - 1);
+        skipped + range.start as u64..skipped + range.end as u64
     }
 }
 
@@ -74,8 +93,6 @@ impl Payload for Unheld {
     /// # Panics
     /// Also when the cache has no DMA mapping ([`Cache::attach`](crate::Cache::attach)).
     fn segments(&self, range: Range<usize>, each: &mut dyn FnMut(Segment)) {
-        assert!(range.start <= range.end && range.end <= self.len(), "{range:?} of {} bytes", self.len());
-        let start = self.range.start;
-        segments(&self.opened, start + range.start as u64..start + range.end as u64, each);
+        segments(&self.opened, &self.frames, self.in_frames(range), each);
     }
 }

@@ -1,26 +1,25 @@
 //! Views: where writers write.
 //!
-//! A view is a linear mapping of a whole file. Its pages are the arena's pages, mapped a second time, and a userfaultfd
-//! hears of every store into a page that is write-protected *in this mapping*; the arena's own mapping is not concerned.
+//! A view is a linear mapping of a file. Its pages are the arena's pages, mapped a second time, and a userfaultfd hears of
+//! every store into a page that is write-protected *in this mapping*; the arena's own mapping is not concerned. Nothing of
+//! it is mapped until it is touched, so a view of a large file costs address space only (`mapping.rs`).
 //!
-//! A file has at most one view mapping in a process, shared by all [`View`] values of it, so "protected" is one ioctl
-//! for a run of pages. The mapping is made fully protected; pages open one by one as writers come, and when the mapping goes
-//! its open pages are *Protected* again: nobody is left who could store.
+//! In a process a file has one view mapping, shared by all [`View`] values of it; processes that attach have their own.
+//! "Protected" is one ioctl for a run of pages and a mapping.
 #![allow(unsafe_code)]
 
 use std::io;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, Weak};
+use std::ops::Range;
+use std::sync::{Arc, PoisonError};
 
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 use stillwire_dma::copy::{copy_in, copy_out};
 
-use crate::arena::Arena;
-use crate::file::Opened;
-use crate::guard::Core;
-use crate::uffd::Uffd;
+use crate::core::{Core, lock};
+use crate::file::{FileCore, Opened};
+use crate::mapping::{self, Reserve, Seat, ViewMap};
 use crate::{Error, Result};
 
-/// A writable mapping of a whole file. Clones share it; the last one unmaps it.
+/// A writable mapping of a file. Clones share it; the last one unmaps it.
 ///
 /// A store into a page that is held waits until the last hold ends, and then lands. It gets no signal and no error. So
 /// do not store into a view while keeping anything that a holder of the same bytes needs before it can release: that
@@ -32,20 +31,23 @@ use crate::{Error, Result};
 /// What it can not stop: stores through pages that were pinned before the hold (an `O_DIRECT` read into the view that is
 /// under way, an io_uring fixed buffer, RDMA).
 ///
+/// As with any mapped file, a touch through a raw pointer is a SIGBUS beyond the file's end, and where the file can not be
+/// read; [`write_at`](Self::write_at) and [`read_at`](Self::read_at) say so with an error instead.
+///
 /// A child made by `fork` does not inherit the view.
 #[derive(Clone)]
 pub struct View(Arc<Token>);
 
 impl View {
-    /// First byte, page aligned; dangling for an empty file. Bytes up to [`len`](Self::len) may be read and written by
-    /// raw pointers and system calls for as long as the view lives. Others may be writing at the same time.
+    /// First byte, page aligned. Bytes up to [`len`](Self::len) may be read and written by raw pointers and system calls for
+    /// as long as the view lives. Others may be writing at the same time.
     pub fn as_ptr(&self) -> *mut u8 {
         self.0.map.base as *mut u8
     }
 
-    /// Length of the file, bytes.
+    /// Bytes of the file that the view can show: its length, or the [`capacity`](Self::capacity) if that is less.
     pub fn len(&self) -> usize {
-        self.0.opened.len() as usize
+        usize::try_from(self.0.opened.file.len()).unwrap_or(usize::MAX).min(self.capacity())
     }
 
     /// Whether the file is empty.
@@ -53,13 +55,19 @@ impl View {
         self.len() == 0
     }
 
+    /// Address space of the view, bytes: how far the file may grow and be seen here. For more, drop all views of the file and
+    /// make a new one.
+    pub fn capacity(&self) -> usize {
+        (self.0.map.capacity as usize) << self.0.opened.cache.core.arena.page_shift()
+    }
+
     /// Stores `bytes` at byte `offset` of the file. Waits while a page of that range is held. Stores of two threads to
     /// the same bytes may mix.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`].
+    /// [`Error::OutOfRange`]; when the file can not be read in, as [`CachedFile::hold`](crate::CachedFile::hold).
     pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
-        let range = self.0.opened.check(offset..offset.saturating_add(bytes.len() as u64))?;
+        let range = self.touch(offset, bytes.len())?;
         // SAFETY: the range is inside the file (checked) and so inside the mapping, which is writable and lives as long
         // as `self`. References into the arena exist only to held pages, and the store waits for their holds to end.
         unsafe { copy_in(bytes, self.as_ptr().add(range.start as usize)) };
@@ -69,174 +77,126 @@ impl View {
     /// Copies bytes out, as they are at the moment.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`].
+    /// As [`write_at`](Self::write_at).
     pub fn read_at(&self, offset: u64, bytes: &mut [u8]) -> Result<()> {
-        let range = self.0.opened.check(offset..offset.saturating_add(bytes.len() as u64))?;
+        let range = self.touch(offset, bytes.len())?;
         // SAFETY: inside the file, so inside the mapping, which is readable and lives as long as `self`.
         unsafe { copy_out(self.as_ptr().add(range.start as usize), bytes) };
         Ok(())
     }
 
-    /// The file's view, made if there is none.
+    /// Checks a range, and has what is not there laid by this thread: so that what fails is an error and no signal.
+    fn touch(&self, offset: u64, len: usize) -> Result<Range<u64>> {
+        let Token { opened, map } = &*self.0;
+        let range = opened.file.check(offset..offset.saturating_add(len as u64))?;
+        if range.end > self.capacity() as u64 {
+            let (path, len) = (opened.file.path().to_path_buf(), self.capacity() as u64);
+            return Err(Error::OutOfRange { path, start: range.start, end: range.end, len });
+        }
+        for page in opened.file.pages_of(&range) {
+            if !map.is_laid(page) {
+                opened.file.lay(&opened.cache.core, map, page)?;
+            }
+        }
+        Ok(range)
+    }
+
+    /// The file's view in this process, made if there is none or if the file has outgrown it.
     pub(crate) fn of(opened: &Arc<Opened>) -> Result<Self> {
         let file = &opened.file;
-        if !file.writable {
-            return Err(Error::ReadOnly { path: file.path.clone() });
+        if !file.storage.writable() {
+            return Err(Error::ReadOnly { path: file.path().to_path_buf() });
         }
-        let mut slot = file.view.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(token) = slot.as_ref().and_then(|slot| slot.token.upgrade()) {
+        let mut local = lock(&file.local);
+        if let Some(token) = local.upgrade().filter(|token| token.map.capacity >= file.pages()) {
             return Ok(Self(token));
         }
-        let (map, generation) = match slot.take() {
-            // The last view is just being dropped and waits for this lock: the mapping changes hands, and the one that
-            // is dropped sees by the generation that it is no longer the owner.
-            Some(old) => (old.map, old.generation + 1),
-            None => (ViewMap::new(opened)?, 0),
-        };
-        let token = Arc::new(Token { opened: opened.clone(), map: map.clone(), generation });
-        *slot = Some(Slot { map, generation, token: Arc::downgrade(&token) });
+        let map = new_map(&opened.cache.core, file)?;
+        let token = Arc::new(Token { opened: opened.clone(), map });
+        *local = Arc::downgrade(&token);
         Ok(Self(token))
     }
 }
 
+/// Address space for a view of `file`, with room for it to grow.
+fn new_map(core: &Arc<Core>, file: &Arc<FileCore>) -> Result<Arc<ViewMap>> {
+    let shift = core.arena.page_shift();
+    // A machine that counts address space as memory (vm.overcommit_memory=2) may grant the file's length only.
+    let (least, most) = (file.pages().max(1), (file.pages() * 2).max((GROWTH >> shift) as u64));
+    let reserve = Reserve::new(&core.uffd, (most as usize) << shift, core.arena.page_size())
+        .map(|reserve| (reserve, most))
+        .or_else(|_| Ok((Reserve::new(&core.uffd, (least as usize) << shift, core.arena.page_size())?, least)));
+    let (reserve, capacity) = reserve.map_err(|source: io::Error| Error::View {
+        path: file.path().to_path_buf(),
+        what: "reserving address space",
+        bytes: (least as usize) << shift,
+        source,
+        hint: "; sysctl vm.overcommit_memory or a limit on address space may be too strict",
+    })?;
+    let seat = Box::new(Local { core: core.clone(), reserve });
+    let map = Arc::new(ViewMap::new(file.clone(), core.uffd.clone(), reserve.base, capacity, shift, seat));
+    add_view(core, &map);
+    Ok(map)
+}
+
+/// Lets the guard and the holders know of a view.
+pub(crate) fn add_view(core: &Core, map: &Arc<ViewMap>) {
+    let mut views = core.views.write().unwrap_or_else(PoisonError::into_inner);
+    views.insert((map.uffd.id(), map.base), map.clone());
+    drop(views);
+    map.file.views.write().unwrap_or_else(PoisonError::into_inner).push(map.clone());
+}
+
+/// Ends a view.
+pub(crate) fn remove_view(core: &Core, map: &Arc<ViewMap>) {
+    // What is `Open` stays so: it only says that a view may let stores through, and a hold finds none to protect.
+    let _layout = lock(&map.file.layout);
+    let mut views = map.file.views.write().unwrap_or_else(PoisonError::into_inner);
+    views.retain(|other| !Arc::ptr_eq(other, map));
+    let mut all = core.views.write().unwrap_or_else(PoisonError::into_inner);
+    all.remove(&(map.uffd.id(), map.base));
+    drop(all);
+    // With the file's views locked, so that no page is being closed in this one.
+    map.unmap();
+}
+
 /// What the clones of a view share.
-struct Token {
+pub(crate) struct Token {
     opened: Arc<Opened>,
     map: Arc<ViewMap>,
-    generation: u64,
 }
 
 impl Drop for Token {
     fn drop(&mut self) {
-        let mut slot = self.opened.file.view.write().unwrap_or_else(PoisonError::into_inner);
-        if slot.as_ref().is_some_and(|slot| slot.generation == self.generation && Arc::ptr_eq(&slot.map, &self.map)) {
-            *slot = None;
-            self.map.retire(&self.opened.cache.core);
-        }
+        remove_view(&self.opened.cache.core, &self.map);
     }
 }
 
-/// A file's place for its view. Whoever closes a page keeps this lock for reading meanwhile, so that the mapping stays.
-pub(crate) struct Slot {
-    pub(crate) map: Arc<ViewMap>,
-    token: Weak<Token>,
-    generation: u64,
+/// A view of this process.
+struct Local {
+    core: Arc<Core>,
+    reserve: Reserve,
 }
 
-/// The mapping.
-#[derive(Default)]
-pub(crate) struct ViewMap {
-    base: usize,
-    /// Address space taken: begins at or before `base`.
-    reserve: (usize, usize),
-    page_shift: u32,
-    /// Arena pages, by page of the view.
-    pages: Box<[u32]>,
-    /// Whether the mapping is still there. The guard keeps it for reading while it unprotects.
-    live: RwLock<bool>,
-}
-
-impl ViewMap {
-    /// Reads the whole file in and maps it, fully protected.
-    fn new(opened: &Arc<Opened>) -> Result<Arc<Self>> {
-        let pages = opened.fill_all()?;
-        let core = &opened.cache.core;
-        let bytes = pages.len() << core.arena.page_shift();
-        let error = |what, hint| {
-            let path = opened.file.path.clone();
-            move |source: io::Error| Error::View { path, what, bytes, source, hint }
-        };
-        let page_shift = core.arena.page_shift();
-        if pages.is_empty() {
-            let base = core.arena.page_size();
-            return Ok(Arc::new(Self { base, page_shift, pages, live: RwLock::new(true), ..Self::default() }));
-        }
-        let map = Self::reserve(bytes, page_shift, pages).map_err(error("reserving address space", ""))?;
-        map.lay(&core.arena).map_err(error("mapping", "; sysctl vm.max_map_count may be too low"))?;
-        core.uffd.register(map.base, bytes).map_err(error("UFFDIO_REGISTER", ""))?;
-        core.uffd.protect(map.base, bytes).map_err(error("UFFDIO_WRITEPROTECT", ""))?;
-        let map = Arc::new(map);
-        core.views.write().unwrap_or_else(PoisonError::into_inner).insert(map.base, map.clone());
-        Ok(map)
+impl Seat for Local {
+    fn lay(&self, at: usize, offset: u64, len: usize) -> io::Result<()> {
+        let arena = self.core.arena.memory().fd();
+        // SAFETY: inside the reserve (the view's pages are), which is mapped: `remove_view`, which unmaps it, takes the
+        // layout lock that the caller has, and a view that has gone is not laid any more.
+        unsafe { mapping::lay(&self.core.uffd, arena, offset, self.reserve.base + at, len) }
     }
 
-    /// Takes address space, aligned so that huge pages of the arena can be mapped as such.
-    fn reserve(bytes: usize, page_shift: u32, pages: Box<[u32]>) -> io::Result<Self> {
-        let align = ALIGN.max(1 << page_shift);
-        let len = bytes + align;
-        let (prot, flags) = (ProtFlags::empty(), MapFlags::PRIVATE | MapFlags::NORESERVE);
-        // SAFETY: a new mapping at an address of the kernel's choice replaces nothing.
-        let start = unsafe { mmap_anonymous(std::ptr::null_mut(), len, prot, flags) }? as usize;
-        let base = start.next_multiple_of(align);
-        Ok(Self { base, reserve: (start, len), page_shift, pages, live: RwLock::new(true) })
-    }
-
-    /// Lays the arena's pages over the reserve, one mapping for each run that is contiguous in the arena.
-    fn lay(&self, arena: &Arena) -> io::Result<()> {
-        let mut index = 0;
-        for run in self.pages.chunk_by(|a, b| a + 1 == *b) {
-            let (at, len) = (self.base + (index << self.page_shift), run.len() << self.page_shift);
-            let offset = u64::from(run[0]) << self.page_shift;
-            let prot = ProtFlags::READ | ProtFlags::WRITE;
-            // SAFETY: replaces a part of our own reserve that nobody has been told of yet: `index + run.len()` is at
-            // most `pages.len()`, and the reserve has room for that many pages from `base`.
-            unsafe { mmap(at as *mut _, len, prot, MapFlags::SHARED | MapFlags::FIXED, arena.memory().fd(), offset) }?;
-            index += run.len();
-        }
-        // SAFETY: changes no bytes and no mapping of this process; a child will not have the view.
-        unsafe { madvise(self.base as *mut _, index << self.page_shift, Advice::LinuxDontFork) }?;
-        Ok(())
-    }
-
-    /// Page of the view and arena page at `address`; `None` when the view does not show it.
-    pub(crate) fn index_of(&self, address: usize) -> Option<(u64, u32)> {
-        let index = address.checked_sub(self.base)? >> self.page_shift;
-        Some((index as u64, *self.pages.get(index)?))
-    }
-
-    /// Keeps stores out of `count` pages from `index`. The caller keeps the file's slot locked and the pages `Closing`.
-    pub(crate) fn protect(&self, uffd: &Uffd, index: u64, count: u64) -> io::Result<()> {
-        uffd.protect(self.base + ((index as usize) << self.page_shift), (count as usize) << self.page_shift)
-    }
-
-    /// Keeps the mapping there for as long as the answer lives; `None` when it has gone.
-    pub(crate) fn live(&self) -> Option<RwLockReadGuard<'_, bool>> {
-        Some(self.live.read().unwrap_or_else(PoisonError::into_inner)).filter(|live| **live)
-    }
-
-    /// Lets stores into one page and wakes who waits there. The caller (the guard) keeps the mapping [`live`](Self::live)
-    /// and the page `Opening`.
-    pub(crate) fn unprotect(&self, uffd: &Uffd, index: u64) -> io::Result<()> {
-        uffd.unprotect(self.base + ((index as usize) << self.page_shift), 1 << self.page_shift)
-    }
-
-    /// Takes the mapping away. The caller has the file's slot locked for writing, so no page is being closed in it.
-    fn retire(&self, core: &Core) {
-        core.views.write().unwrap_or_else(PoisonError::into_inner).remove(&self.base);
-        self.unmap();
-        for &page in &self.pages {
-            // What is `Opening` now, the guard moves back itself: it finds the view dead. What is `Closing`, the
-            // closing holder moves on: it finds no view to protect.
-            core.arena.word(page).views_gone();
-        }
+    fn unlay(&self, at: usize, len: usize) -> io::Result<()> {
+        // SAFETY: as in `lay`.
+        unsafe { mapping::unlay(&self.core.uffd, self.reserve.base + at, len) }
     }
 
     fn unmap(&self) {
-        let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
-        if std::mem::replace(&mut *live, false) && self.reserve.1 > 0 {
-            // SAFETY: our own reserve with everything laid over it, unmapped once (`live`). Safe users of the memory
-            // borrow a `View`, and the last one is being dropped; users of `View::as_ptr` were told to stop before that.
-            let _ = unsafe { munmap(self.reserve.0 as *mut _, self.reserve.1) };
-        }
+        // SAFETY: `ViewMap::unmap` calls this once. Safe users of the memory borrow a `View`, and the last one is being
+        // dropped; users of `View::as_ptr` were told to stop before that.
+        unsafe { self.reserve.unmap() };
     }
 }
 
-impl Drop for ViewMap {
-    fn drop(&mut self) {
-        // For a view that could not be finished; one that was is unmapped already.
-        self.unmap();
-    }
-}
-
-/// Alignment of a view, bytes: a huge page's.
-const ALIGN: usize = 2 << 20;
+/// Address space of a small file's view, bytes.
+const GROWTH: usize = 1 << 30;

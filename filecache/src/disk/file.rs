@@ -54,6 +54,7 @@ impl DiskFile {
     }
 
     /// Whether aligned parts go past the kernel's page cache; becomes `false` for good when the file system refuses.
+    #[cfg(test)]
     pub(crate) fn uses_direct(&self) -> bool {
         self.files.direct().is_some()
     }

@@ -10,9 +10,14 @@ use tempfile::NamedTempFile;
 /// Bytes in a page of a cache without huge pages.
 pub const PAGE: usize = 4096;
 
-/// A cache of `bytes`, small pages.
+/// A cache of `bytes`, small pages, that writes back when it is told to.
 pub fn cache(bytes: usize) -> Cache {
-    Cache::new(Config { bytes, ..Config::default() }).unwrap()
+    Cache::new(Config { bytes, ..quiet() }).unwrap()
+}
+
+/// A configuration in which nothing is written back by itself, so that counts can be told in advance.
+pub fn quiet() -> Config {
+    Config { dirty_background: 100, dirty_most: 100, flush_after: Duration::from_secs(3600), ..Config::default() }
 }
 
 /// The cache's memory, to look at.

@@ -1,0 +1,166 @@
+//! What holders, views, the guard and the other threads of a cache share.
+
+use std::collections::{BTreeMap, HashMap};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use rustix::event::{EventfdFlags, eventfd};
+
+use crate::arena::Arena;
+use crate::digest::{Combine, Digests};
+use crate::disk::Engine;
+use crate::file::{FileCore, FileKey};
+use crate::flusher::Dirt;
+use crate::folio::Residents;
+use crate::mapping::ViewMap;
+use crate::page::Released;
+use crate::snapshot::Snapshots;
+use crate::stats::Counters;
+use crate::uffd::Uffd;
+use crate::worker::Wanted;
+use crate::{Config, Error, Result};
+
+/// The shared part of a cache.
+///
+/// Locks, in the order in which a thread may take them; the guard takes only those marked *short*, which nobody keeps
+/// while waiting for the guard:
+///
+/// 1. a file's `io` (write-back, change of length, invalidation);
+/// 2. a file's `growing` (new folios);
+/// 3. a file's `layout` (what its views show);
+/// 4. short: `residents`, a file's `dirty`, `snapshots`, the buddy allocator, `views`, a view's own locks, the mailbox.
+pub(crate) struct Core {
+    pub(crate) config: Config,
+    pub(crate) arena: Arena,
+    pub(crate) digests: Digests,
+    pub(crate) combine: Combine,
+    pub(crate) counters: Counters,
+    /// This process's.
+    pub(crate) uffd: Arc<Uffd>,
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) residents: Residents,
+    pub(crate) snapshots: Snapshots,
+    pub(crate) dirt: Dirt,
+    pub(crate) wanted: Wanted,
+    /// Every file that is open or has pages here.
+    pub(crate) files: Mutex<HashMap<FileKey, Arc<FileCore>>>,
+    /// Every live view, by its userfaultfd and its first address.
+    pub(crate) views: RwLock<BTreeMap<(u64, usize), Arc<ViewMap>>>,
+    /// Every userfaultfd that the guard listens to.
+    pub(crate) listening: Mutex<Vec<Arc<Uffd>>>,
+    mailbox: Mutex<Vec<Mail>>,
+    bell: OwnedFd,
+    stop: AtomicBool,
+    next_id: AtomicU64,
+}
+
+/// What the guard is told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Mail {
+    /// A release has moved this arena page to `Opening`.
+    Opening(u32),
+    /// Writers that wait for this arena page must try again: it has left its file.
+    Retry(u32),
+    /// Pages have become clean: writers that waited for that may go on.
+    Cleaned,
+}
+
+impl Core {
+    pub(crate) fn new(config: Config, arena: Arena, uffd: Uffd, engine: Engine) -> Result<Self> {
+        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
+        let bell = bell.map_err(|error| Error::Guard { what: "eventfd", source: error.into() })?;
+        let (uffd, pages) = (Arc::new(uffd), arena.pages());
+        Ok(Self {
+            digests: Digests::new(pages),
+            combine: Combine::new(arena.page_size()),
+            counters: Counters::new(),
+            listening: Mutex::new(vec![uffd.clone()]),
+            uffd,
+            engine: Arc::new(engine),
+            residents: Residents::new(pages),
+            snapshots: Snapshots::default(),
+            dirt: Dirt::new(&config, pages),
+            wanted: Wanted::default(),
+            files: Mutex::default(),
+            views: RwLock::default(),
+            mailbox: Mutex::default(),
+            bell,
+            stop: AtomicBool::new(false),
+            next_id: AtomicU64::new(1),
+            arena,
+            config,
+        })
+    }
+
+    /// Ends one hold of a page. No system call, unless a writer has waited for just this.
+    #[inline]
+    pub(crate) fn release(&self, page: u32) {
+        match self.arena.word(page).release() {
+            Released::Done => {}
+            other => self.released(page, other),
+        }
+    }
+
+    /// Does what a release has left to do.
+    #[cold]
+    pub(crate) fn released(&self, page: u32, released: Released) {
+        match released {
+            Released::Done => {}
+            Released::Opening => self.tell_guard(Mail::Opening(page)),
+            Released::Free => self.arena.buddy().free(page),
+        }
+    }
+
+    #[cold]
+    pub(crate) fn tell_guard(&self, mail: Mail) {
+        lock(&self.mailbox).push(mail);
+        self.ring();
+    }
+
+    /// Lets the guard thread end.
+    pub(crate) fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        self.ring();
+    }
+
+    pub(crate) fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    /// What wakes the guard besides faults.
+    pub(crate) fn bell(&self) -> &OwnedFd {
+        &self.bell
+    }
+
+    pub(crate) fn mail(&self) -> Vec<Mail> {
+        std::mem::take(&mut *lock(&self.mailbox))
+    }
+
+    /// The view that shows `address` to the process behind `uffd`.
+    pub(crate) fn view_at(&self, uffd: &Uffd, address: usize) -> Option<Arc<ViewMap>> {
+        let views = self.views.read().unwrap_or_else(PoisonError::into_inner);
+        let (_, view) = views.range((uffd.id(), 0)..=(uffd.id(), address)).next_back()?;
+        view.index_of(address).map(|_| view.clone())
+    }
+
+    /// A number that nothing else in this cache has.
+    pub(crate) fn next_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Every file, at this moment.
+    pub(crate) fn all_files(&self) -> Vec<Arc<FileCore>> {
+        lock(&self.files).values().cloned().collect()
+    }
+
+    fn ring(&self) {
+        // The only failure is a counter that is full, and then the guard is being woken anyway.
+        let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
+    }
+}
+
+/// Locks; a thread that panicked with the lock left the data as consistent as every single step leaves it.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,117 @@
+//! Which arena pages a hold is of: runs of neighbours.
+
+use std::ops::Range;
+
+/// The arena pages of a run of file pages, in order. One run is kept in place, more of them on the heap.
+#[derive(Debug, Default)]
+pub(crate) struct Frames {
+    first: Run,
+    more: Vec<Run>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Run {
+    /// Number of pages before it.
+    before: u32,
+    frame: u32,
+    pages: u32,
+}
+
+impl Run {
+    fn end(self) -> u32 {
+        self.before + self.pages
+    }
+}
+
+impl Frames {
+    /// Adds an arena page.
+    #[inline]
+    pub(crate) fn push(&mut self, frame: u32) {
+        let last = self.more.last_mut().unwrap_or(&mut self.first);
+        if last.pages == 0 {
+            *last = Run { before: 0, frame, pages: 1 };
+        } else if last.frame + last.pages == frame {
+            last.pages += 1;
+        } else {
+            let before = last.end();
+            self.more.push(Run { before, frame, pages: 1 });
+        }
+    }
+
+    /// Number of pages.
+    #[inline]
+    pub(crate) fn len(&self) -> u32 {
+        self.more.last().unwrap_or(&self.first).end()
+    }
+
+    /// Every page.
+    #[inline]
+    pub(crate) fn each(&self, mut each: impl FnMut(u32)) {
+        for run in std::iter::once(&self.first).chain(&self.more) {
+            (run.frame..run.frame + run.pages).for_each(&mut each);
+        }
+    }
+
+    /// The arena page at `index`.
+    pub(crate) fn at(&self, index: u32) -> u32 {
+        let run = self.run(index);
+        run.frame + (index - run.before)
+    }
+
+    /// The arena ranges (bytes) of `range` (bytes from the start of the first page), in order, neighbours in one piece of
+    /// at most [`PIECE`] bytes. `range` lies inside.
+    pub(crate) fn pieces(&self, range: Range<u64>, shift: u32) -> impl Iterator<Item = Range<usize>> + '_ {
+        let mut at = range.start;
+        std::iter::from_fn(move || {
+            (at < range.end).then(|| {
+                let run = self.run((at >> shift) as u32);
+                let end = range.end.min(u64::from(run.end()) << shift).min(at + PIECE);
+                let start = ((run.frame as usize) << shift) + (at - (u64::from(run.before) << shift)) as usize;
+                let piece = start..start + (end - at) as usize;
+                at = end;
+                piece
+            })
+        })
+    }
+
+    /// The run that the page at `index` is in.
+    fn run(&self, index: u32) -> Run {
+        debug_assert!(index < self.len(), "page {index} of {}", self.len());
+        if index < self.first.end() {
+            return self.first;
+        }
+        self.more[self.more.partition_point(|run| run.end() <= index)]
+    }
+}
+
+/// Longest piece, bytes: so that its length fits a DMA segment.
+const PIECE: u64 = 1 << 30;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn pages_come_back_in_order(
+            frames in prop::collection::vec(prop_oneof![0u32..5, Just(7), 100u32..110], 0..40),
+            range in (0usize..40 * 4096, 0usize..40 * 4096),
+        ) {
+            let mut packed = Frames::default();
+            frames.iter().for_each(|&frame| packed.push(frame));
+            prop_assert_eq!(packed.len() as usize, frames.len());
+            let mut each = Vec::new();
+            packed.each(|frame| each.push(frame));
+            prop_assert_eq!(&each, &frames);
+            (0..).zip(&frames).for_each(|(index, &frame)| assert_eq!(packed.at(index), frame));
+
+            let most = frames.len() * 4096;
+            let (start, end) = (range.0.min(range.1).min(most), range.0.max(range.1).min(most));
+            let expected = (start..end).map(|at| frames[at / 4096] as usize * 4096 + at % 4096);
+            let pieces: Vec<_> = packed.pieces(start as u64..end as u64, 12).collect();
+            prop_assert!(pieces.iter().flat_map(Clone::clone).eq(expected));
+            prop_assert!(pieces.windows(2).all(|two| two[0].end != two[1].start), "neighbours are one piece");
+        }
+    }
+}

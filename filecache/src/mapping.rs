@@ -1,0 +1,289 @@
+//! What a view is made of: address space, and folios laid over it.
+//!
+//! The address space of a view is *reserved* at first: mapped without memory and registered with a userfaultfd for missing
+//! pages, so that it costs nothing and the guard hears of the first touch. Then the folio is *laid* over its part: a
+//! mapping of the arena, registered for write protection and protected.
+//!
+//! A thread may touch the place at any moment, also between two of those steps, and a store that got through then would be
+//! one that nobody heard of. So the steps are done at a place that nobody knows, and `mremap(2)` moves the finished mapping
+//! over its destination in one step; the userfaultfd and the protection move along (`UFFD_FEATURE_EVENT_REMAP`). Taking a
+//! folio away again is the same the other way round, with a fresh piece of reserve.
+//!
+//! `mremap` returns when the guard has read the event. So nobody may move a mapping while keeping a lock that the guard
+//! takes.
+#![allow(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::Range;
+use std::os::fd::BorrowedFd;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+
+use rustix::mm::{Advice, MapFlags, MremapFlags, ProtFlags, madvise, mmap, mmap_anonymous, mremap_fixed, munmap};
+
+use crate::file::FileCore;
+use crate::uffd::{Listen, Uffd};
+
+/// Address space for a view. Unmapped by [`unmap`](Self::unmap), or by nobody: it does not know its users.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reserve {
+    /// First byte for the view, aligned to 2 MiB and to the page size.
+    pub(crate) base: usize,
+    start: usize,
+    len: usize,
+}
+
+impl Reserve {
+    /// Takes `len` bytes of address space, a multiple of the page size, and listens for the first touch of each page.
+    pub(crate) fn new(uffd: &Uffd, len: usize, page_size: usize) -> io::Result<Self> {
+        let align = ALIGN.max(page_size);
+        let start = anonymous(len + align)?;
+        let base = start.next_multiple_of(align);
+        let reserve = Self { base, start, len: len + align };
+        match uffd.register(base, len, Listen::Missing) {
+            Ok(()) => Ok(reserve),
+            Err(error) => {
+                // SAFETY: mapped above, and nobody has been told of it.
+                unsafe { reserve.unmap() };
+                Err(error)
+            }
+        }
+    }
+
+    /// Gives the address space back, with all that is laid over it.
+    ///
+    /// # Safety
+    /// Nobody uses the memory any more, and this is called once.
+    pub(crate) unsafe fn unmap(&self) {
+        // SAFETY: our own mapping (`new`) with whatever was laid over parts of it; the caller is the last user.
+        let _ = unsafe { munmap(self.start as *mut _, self.len) };
+    }
+}
+
+/// Lays `len` bytes of `arena` from `offset` over the part of a reserve at `at`, protected from the first moment on.
+///
+/// # Safety
+/// `at..at + len` lies in a [`Reserve`] that is still mapped.
+pub(crate) unsafe fn lay(uffd: &Uffd, arena: BorrowedFd<'_>, offset: u64, at: usize, len: usize) -> io::Result<()> {
+    let prot = ProtFlags::READ | ProtFlags::WRITE;
+    // SAFETY: a new mapping at an address of the kernel's choice replaces nothing.
+    let place = unsafe { mmap(std::ptr::null_mut(), len, prot, MapFlags::SHARED, arena, offset) }? as usize;
+    // SAFETY: a mapping that was just made and that nobody else knows; a child will not have it.
+    let prepared = unsafe { madvise(place as *mut _, len, Advice::LinuxDontFork) }
+        .map_err(io::Error::from)
+        .and_then(|()| uffd.register(place, len, Listen::WriteProtect))
+        .and_then(|()| uffd.protect(place, len));
+    // SAFETY: the caller vouches for the destination; the source is ours.
+    unsafe { move_to(prepared, place, at, len) }
+}
+
+/// Replaces what is laid at `at..at + len` by fresh reserve.
+///
+/// # Safety
+/// As [`lay`].
+pub(crate) unsafe fn unlay(uffd: &Uffd, at: usize, len: usize) -> io::Result<()> {
+    let place = anonymous(len)?;
+    let prepared = uffd.register(place, len, Listen::Missing);
+    // SAFETY: the caller vouches for the destination; the source is ours.
+    unsafe { move_to(prepared, place, at, len) }
+}
+
+/// Moves the finished mapping at `place` over `at`; unmaps it when that, or what `prepared` it, failed.
+///
+/// # Safety
+/// `at..at + len` lies in a reserve, `place..place + len` is a mapping that nobody else knows.
+unsafe fn move_to(prepared: io::Result<()>, place: usize, at: usize, len: usize) -> io::Result<()> {
+    let moved = prepared.and_then(|()| {
+        // SAFETY: replaces a part of a reserve, which exists to be replaced (caller), by a mapping of the same length. Users
+        // of the view's memory find it mapped before and after, and the kernel lets no access fall in between.
+        let moved = unsafe { mremap_fixed(place as *mut _, len, len, MremapFlags::MAYMOVE, at as *mut _) };
+        moved.map(drop).map_err(io::Error::from)
+    });
+    if moved.is_err() {
+        // SAFETY: ours, and not moved.
+        let _ = unsafe { munmap(place as *mut _, len) };
+    }
+    moved
+}
+
+/// Address space that a touch makes zeros of, unless a userfaultfd listens.
+fn anonymous(len: usize) -> io::Result<usize> {
+    let (prot, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::NORESERVE);
+    // SAFETY: a new mapping at an address of the kernel's choice replaces nothing.
+    let place = unsafe { mmap_anonymous(std::ptr::null_mut(), len, prot, flags) }? as usize;
+    // SAFETY: changes no bytes and no mapping of this process; a child will not have the memory.
+    unsafe { madvise(place as *mut _, len, Advice::LinuxDontFork) }?;
+    Ok(place)
+}
+
+/// A view's mapping, in this process or in another.
+pub(crate) struct ViewMap {
+    pub(crate) file: Arc<FileCore>,
+    pub(crate) uffd: Arc<Uffd>,
+    /// First address, in the view's process.
+    pub(crate) base: usize,
+    /// Address space, pages.
+    pub(crate) capacity: u64,
+    page_shift: u32,
+    seat: Box<dyn Seat>,
+    /// What is laid: by first page of the view, length in pages and first arena page.
+    laid: RwLock<BTreeMap<u64, (u64, u32)>>,
+    /// Whether the mapping is still there. The guard keeps it for reading while it unprotects.
+    live: RwLock<bool>,
+}
+
+/// Who changes the mappings of a view's process.
+pub(crate) trait Seat: Send + Sync {
+    /// Lays `len` bytes of the arena from `offset` over the view, `at` bytes from its start.
+    fn lay(&self, at: usize, offset: u64, len: usize) -> io::Result<()>;
+    /// Takes them away again.
+    fn unlay(&self, at: usize, len: usize) -> io::Result<()>;
+    /// The view ends.
+    fn unmap(&self);
+}
+
+impl ViewMap {
+    /// A view of which nothing is laid.
+    pub(crate) fn new(
+        file: Arc<FileCore>,
+        uffd: Arc<Uffd>,
+        base: usize,
+        capacity: u64,
+        page_shift: u32,
+        seat: Box<dyn Seat>,
+    ) -> Self {
+        Self { file, uffd, base, capacity, page_shift, seat, laid: RwLock::default(), live: RwLock::new(true) }
+    }
+
+    /// Page of the view at `address`; `None` outside of it.
+    pub(crate) fn index_of(&self, address: usize) -> Option<u64> {
+        let index = (address.checked_sub(self.base)? >> self.page_shift) as u64;
+        (index < self.capacity).then_some(index)
+    }
+
+    /// What `decide` makes of the arena page that is laid at `index`, which can not leave its file meanwhile.
+    pub(crate) fn with_laid<T>(&self, index: u64, decide: impl FnOnce(u32) -> T) -> Option<T> {
+        let laid = self.laid.read().unwrap_or_else(PoisonError::into_inner);
+        let (first, (pages, frame)) = laid.range(..=index).next_back()?;
+        (index < first + pages).then(|| decide(frame + (index - first) as u32))
+    }
+
+    /// Whether the page at `index` is laid.
+    pub(crate) fn is_laid(&self, index: u64) -> bool {
+        self.with_laid(index, |_| ()).is_some()
+    }
+
+    /// Lays `pages` over the view, which the arena pages from `frame` cache. The caller has the file's layout locked, and
+    /// none of it is laid.
+    pub(crate) fn lay(&self, pages: Range<u64>, frame: u32) -> io::Result<()> {
+        let (at, len) = self.bytes(&pages);
+        self.seat.lay(at, u64::from(frame) << self.page_shift, len)?;
+        // Known after it is there, as only what is there can be protected. A fault that comes before this finds nothing laid
+        // and tries again.
+        self.write_laid().insert(pages.start, (pages.end - pages.start, frame));
+        Ok(())
+    }
+
+    /// Takes away whatever is laid of `pages`, in the runs in which it was laid. The caller has the file's layout locked and
+    /// the pages taken or held. A store that comes after finds the place missing.
+    pub(crate) fn unlay(&self, pages: &Range<u64>) -> io::Result<()> {
+        for run in self.laid_of(pages) {
+            let (at, len) = self.bytes(&run);
+            self.seat.unlay(at, len)?;
+            self.write_laid().remove(&run.start);
+        }
+        Ok(())
+    }
+
+    /// Keeps stores out of what is laid of `pages`; the number of calls. The caller keeps the file's views locked and the
+    /// pages `Closing`, so they stay laid.
+    pub(crate) fn protect(&self, pages: &Range<u64>) -> io::Result<u64> {
+        let mut calls = 0;
+        let mut runs = self.laid_of(pages).into_iter().peekable();
+        while let Some(mut run) = runs.next() {
+            while let Some(next) = runs.next_if(|next| next.start == run.end) {
+                run.end = next.end;
+            }
+            let part = run.start.max(pages.start)..run.end.min(pages.end);
+            let (at, len) = self.bytes(&part);
+            match self.uffd.protect(self.base + at, len) {
+                // The process has ended, and nobody stores any more.
+                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+                answer => answer?,
+            }
+            calls += 1;
+        }
+        Ok(calls)
+    }
+
+    /// Keeps the mapping there for as long as the answer lives; `None` when it has gone.
+    pub(crate) fn live(&self) -> Option<RwLockReadGuard<'_, bool>> {
+        Some(self.live.read().unwrap_or_else(PoisonError::into_inner)).filter(|live| **live)
+    }
+
+    /// Lets stores into one page and wakes who waits there. The guard alone calls this, with the page `Opening`.
+    pub(crate) fn unprotect(&self, index: u64) {
+        if let Some(_live) = self.live() {
+            let (at, len) = (self.address(index), 1 << self.page_shift);
+            if self.uffd.unprotect(at, len).is_err() {
+                // The page is not laid any more, and the writer must try again. (Or its process has ended.)
+                let _: io::Result<()> = self.uffd.wake(at, len);
+            }
+        }
+    }
+
+    /// Lets whoever waits at a page try again.
+    pub(crate) fn wake(&self, index: u64) {
+        if let Some(_live) = self.live() {
+            let _: io::Result<()> = self.uffd.wake(self.address(index), 1 << self.page_shift);
+        }
+    }
+
+    /// Lets whoever waits at a page fail (SIGBUS), as for a mapped file of which a page can not be read.
+    pub(crate) fn poison(&self, index: u64) {
+        if let Some(_live) = self.live() {
+            let _: io::Result<()> = self.uffd.poison(self.address(index), 1 << self.page_shift);
+        }
+    }
+
+    /// Replaces all that is not laid from page `from` on by fresh reserve, so that what was poisoned there can be touched
+    /// again. The caller has the file's layout locked.
+    pub(crate) fn refresh(&self, from: u64) -> io::Result<()> {
+        let from = from.min(self.capacity);
+        let laid_to = self.laid_of(&(from..self.capacity)).last().map_or(from, |run| run.end);
+        let (at, len) = self.bytes(&(laid_to..self.capacity));
+        if len > 0 { self.seat.unlay(at, len) } else { Ok(()) }
+    }
+
+    /// Ends the mapping. The caller has the file's layout locked, and its views for writing, so no page is being closed.
+    pub(crate) fn unmap(&self) {
+        let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
+        if std::mem::replace(&mut *live, false) {
+            self.seat.unmap();
+            self.write_laid().clear();
+        }
+    }
+
+    fn laid_of(&self, pages: &Range<u64>) -> Vec<Range<u64>> {
+        let laid = self.laid.read().unwrap_or_else(PoisonError::into_inner);
+        let before = laid.range(..pages.start).next_back().filter(|(first, (len, _))| **first + len > pages.start);
+        let runs = before.into_iter().chain(laid.range(pages.start..pages.end.max(pages.start)));
+        runs.map(|(first, (len, _))| *first..first + len).collect()
+    }
+
+    fn write_laid(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<u64, (u64, u32)>> {
+        self.laid.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn address(&self, index: u64) -> usize {
+        self.base + ((index as usize) << self.page_shift)
+    }
+
+    /// Bytes from the view's start, and length.
+    fn bytes(&self, pages: &Range<u64>) -> (usize, usize) {
+        ((pages.start as usize) << self.page_shift, ((pages.end - pages.start) as usize) << self.page_shift)
+    }
+}
+
+/// Alignment of a view, bytes: a huge page's.
+const ALIGN: usize = 2 << 20;

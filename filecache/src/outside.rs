@@ -1,0 +1,105 @@
+//! Other people's doings with a cached file: noticed, and never mixed up with ours in silence.
+//!
+//! What tells a change is the file's length, its time of modification and its number of names. The cache's own writes change
+//! them too; so it notes them after each write-back, and looks before each whether they are still what it noted. A change
+//! that falls between a write-back and the note is taken for our own: that is what a file system without change
+//! cookies for user space can tell.
+
+use std::sync::{Arc, MutexGuard};
+
+use crate::core::{Core, lock};
+use crate::disk::Stamp;
+use crate::file::FileCore;
+use crate::stats::count;
+use crate::{Error, Result};
+
+impl FileCore {
+    /// Looks whether somebody has changed the file, and drops what is out of date.
+    pub(crate) fn recheck(self: &Arc<Self>, core: &Arc<Core>) -> Result<()> {
+        let io = lock(&self.io);
+        self.look_outside(core, &io)
+    }
+
+    /// The same, for who writes back.
+    pub(crate) fn look_outside(self: &Arc<Self>, core: &Arc<Core>, _io: &MutexGuard<'_, ()>) -> Result<()> {
+        let now = self.storage.stamp();
+        let now = now.map_err(|source| Error::File { path: self.path().to_path_buf(), what: "statx", source })?;
+        let before = std::mem::replace(&mut lock(&self.outside).stamp, now);
+        if let Some(what) = Change::of(&before, &now) {
+            count(&core.counters.outside_changes, 1);
+            self.changed(core, what, &now);
+        }
+        self.conflict()
+    }
+
+    /// Somebody has changed the file.
+    fn changed(self: &Arc<Self>, core: &Arc<Core>, what: Change, now: &Stamp) {
+        let clean = self.is_clean();
+        if !clean {
+            lock(&self.outside).conflict = Some(what.name());
+            count(&core.counters.conflicts, 1);
+        }
+        // Who has a deleted file open still has its bytes.
+        if what != Change::Deleted {
+            // Stores beyond the file's new end stay until somebody decides.
+            self.has_len(if clean { now.len } else { now.len.max(self.len()) });
+            self.drop_pages(core, |_, dirty| !dirty);
+        }
+    }
+
+    /// The conflict that nobody has ended yet.
+    pub(crate) fn conflict(&self) -> Result<()> {
+        match lock(&self.outside).conflict {
+            Some(what) => Err(Error::Conflict { path: self.path().to_path_buf(), what }),
+            None => Ok(()),
+        }
+    }
+
+    /// Ends a conflict by dropping what was stored here.
+    pub(crate) fn discard_stores(self: &Arc<Self>, core: &Arc<Core>) {
+        let io = lock(&self.io);
+        self.drop_pages(core, |_, _| true);
+        self.note_stamp(&io);
+        let mut outside = lock(&self.outside);
+        outside.conflict = None;
+        self.has_len(outside.stamp.len);
+    }
+
+    /// Ends a conflict by letting the next write-back win.
+    pub(crate) fn accept_conflict(&self) {
+        let io = lock(&self.io);
+        self.note_stamp(&io);
+        lock(&self.outside).conflict = None;
+    }
+}
+
+/// What has happened to a file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Change {
+    Deleted,
+    Truncated,
+    Written,
+}
+
+impl Change {
+    fn of(before: &Stamp, now: &Stamp) -> Option<Self> {
+        if now.len < before.len {
+            Some(Self::Truncated)
+        } else if (now.len, now.modified) != (before.len, before.modified) {
+            Some(Self::Written)
+        } else if now.links == 0 && before.links > 0 {
+            Some(Self::Deleted)
+        } else {
+            // A new name or new permissions: the bytes are the same.
+            None
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Deleted => "deleted, or replaced by another of its name,",
+            Self::Truncated => "truncated",
+            Self::Written => "written",
+        }
+    }
+}

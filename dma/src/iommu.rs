@@ -40,12 +40,21 @@ impl Iommu {
     /// Maps whole pages of the region.
     ///
     /// # Errors
-    /// As [`map`](Self::map), and [`Error::OutOfRange`] when `range` (bytes) is empty, not page aligned, or not inside.
+    /// As [`map`](Self::map), and [`Error::OutOfRange`] when `range` (bytes) is empty, not page aligned, or not inside;
+    /// [`Error::Map`] when the device could write memory that this process can only read.
     pub fn map_range(&self, memory: &SharedMemory, range: Range<usize>, access: Access) -> Result<Mapping> {
         let page = memory.page_size();
         let aligned = range.start.is_multiple_of(page) && range.end.is_multiple_of(page);
         if range.is_empty() || range.end > memory.len() || !aligned {
             return Err(Error::OutOfRange { start: range.start, end: range.end, len: memory.len() });
+        }
+        if access == Access::ReadWrite && !memory.is_writable() {
+            return Err(Error::Map {
+                device: self.0.backend.name(),
+                len: range.len(),
+                source: std::io::ErrorKind::PermissionDenied.into(),
+                hint: "; the memory is a file mapped for reading: map it with Access::ReadOnly",
+            });
         }
         let len = range.len() as u64;
         // Aligned to the backing's pages, so that the IOMMU can use large entries.

@@ -11,10 +11,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
-use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::fs::{MemfdFlags, OFlags, SealFlags};
 
 use crate::copy::{copy_in, copy_out};
-use crate::{Error, Result, meminfo};
+use crate::{Access, Error, Result, meminfo};
 
 /// Whether huge pages are wanted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,6 +35,8 @@ pub enum Backing {
         /// Set when huge pages were asked for.
         instead: Option<String>,
     },
+    /// The pages of a file that was there before ([`SharedMemory::of_file`]).
+    File,
 }
 
 /// A region of memory shared by descriptor. Clones name the same region; the last one unmaps it.
@@ -44,6 +46,8 @@ pub struct SharedMemory(Arc<Region>);
 #[derive(Debug)]
 struct Region {
     pages: MmapRaw,
+    /// Bytes that may be written through `pages`: all of them or none.
+    writable: usize,
     fd: OwnedFd,
     page_size: usize,
     backing: Backing,
@@ -76,7 +80,7 @@ impl SharedMemory {
             // Best effort: with shmem_enabled=never the kernel takes the advice and does nothing.
             let _ = pages.advise(Advice::HugePage);
         }
-        Ok(Self(Arc::new(Region { pages, fd, page_size, backing: Backing::Shmem { instead } })))
+        Ok(Self::region(pages, true, fd, page_size, Backing::Shmem { instead }))
     }
 
     fn on_hugetlb(name: &str, len: usize) -> std::result::Result<Self, String> {
@@ -93,7 +97,45 @@ impl SharedMemory {
         let fd = memfd(name, len, MemfdFlags::HUGETLB).map_err(advice)?;
         // Mapping reserves the pages: this is where an empty pool says no, not a later touch.
         let pages = MmapOptions::new().len(len).map_raw(fd.as_raw_fd()).map_err(advice)?;
-        Ok(Self(Arc::new(Region { pages, fd, page_size, backing: Backing::HugeTlb })))
+        Ok(Self::region(pages, true, fd, page_size, Backing::HugeTlb))
+    }
+
+    /// The first `len` bytes of a file as memory, rounded up to whole pages: for a device to read a file where the
+    /// kernel caches it. Bytes between the file's end and the end of its last page are zeros.
+    ///
+    /// With [`Access::ReadOnly`] any file will do that can be mapped, and a descriptor that can only be read suffices;
+    /// nothing can be written through the region then, by this process or by a device. With [`Access::ReadWrite`] the
+    /// file must be memory (memfd, tmpfs, hugetlbfs): a device's stores would not reach a disk.
+    ///
+    /// The region does not keep others from changing the file. A file that is cut short under it takes the pages away,
+    /// and a touch of them is SIGBUS: who makes such a region must know why that can not happen.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] with the step that failed: `len` is 0, or reaches past the last page of the file, whose bytes
+    /// would be SIGBUS from the start.
+    pub fn of_file(fd: impl Into<OwnedFd>, len: usize, access: Access) -> Result<Self> {
+        let fd = fd.into();
+        let error = |what| move |source: io::Error| Error::Memory { len, what, source };
+        let (page_size, in_memory) = file_pages(fd.as_fd()).map_err(error("fstatfs"))?;
+        let found = rustix::fs::fstat(&fd).map_err(|source| error("fstat")(source.into()))?.st_size;
+        let end = u64::try_from(found).unwrap_or(0).checked_next_multiple_of(page_size as u64);
+        let rounded = len.checked_next_multiple_of(page_size).filter(|&len| len > 0 && Some(len as u64) <= end);
+        let rounded = rounded.ok_or_else(|| error("length of the file")(too_long()))?;
+        let writable = access == Access::ReadWrite;
+        if writable && !in_memory {
+            return Err(error("writable mapping of a file that is not memory")(io::ErrorKind::PermissionDenied.into()));
+        }
+        let mut options = MmapOptions::new();
+        let pages = match writable {
+            true => options.len(rounded).map_raw(fd.as_raw_fd()),
+            false => options.len(rounded).map_raw_read_only(fd.as_raw_fd()),
+        };
+        Ok(Self::region(pages.map_err(error("mmap"))?, writable, fd, page_size, Backing::File))
+    }
+
+    fn region(pages: MmapRaw, writable: bool, fd: OwnedFd, page_size: usize, backing: Backing) -> Self {
+        let writable = if writable { pages.len() } else { 0 };
+        Self(Arc::new(Region { pages, writable, fd, page_size, backing }))
     }
 
     /// Length, bytes: a multiple of [`page_size`](Self::page_size).
@@ -111,6 +153,11 @@ impl SharedMemory {
         self.0.page_size
     }
 
+    /// Whether the region can be written: not if it is of a file mapped for reading.
+    pub fn is_writable(&self) -> bool {
+        self.0.writable > 0
+    }
+
     /// What the region stands on.
     pub fn backing(&self) -> &Backing {
         &self.0.backing
@@ -121,7 +168,7 @@ impl SharedMemory {
         self.0.pages.as_mut_ptr()
     }
 
-    /// The memfd; the region begins at its offset 0.
+    /// The memfd or file; the region begins at its offset 0.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.0.fd.as_fd()
     }
@@ -131,12 +178,13 @@ impl SharedMemory {
     /// # Errors
     /// [`Error::Memory`] when `/proc` is not mounted or the process is out of descriptors.
     pub fn read_only_fd(&self) -> Result<OwnedFd> {
-        let path = format!("/proc/self/fd/{}", self.0.fd.as_raw_fd());
-        File::open(path).map(OwnedFd::from).map_err(|source| Error::Memory {
-            len: self.len(),
-            what: "read-only descriptor",
-            source,
-        })
+        let reading = rustix::fs::fcntl_getfl(&self.0.fd).is_ok_and(|flags| flags & OFlags::RWMODE == OFlags::RDONLY);
+        let fd = match reading {
+            // Opening it again would need permission on the file, which whoever passed the descriptor on may not have.
+            true => self.0.fd.try_clone(),
+            false => File::open(format!("/proc/self/fd/{}", self.0.fd.as_raw_fd())).map(OwnedFd::from),
+        };
+        fd.map_err(|source| Error::Memory { len: self.len(), what: "read-only descriptor", source })
     }
 
     /// Copies bytes out, beginning at byte `offset`.
@@ -153,10 +201,10 @@ impl SharedMemory {
     /// Copies bytes in, beginning at byte `offset`.
     ///
     /// # Panics
-    /// When the range is not inside the region.
+    /// When the range is not inside the region, or the region can not be written.
     #[inline]
     pub fn write_at(&self, offset: usize, bytes: &[u8]) {
-        let to = self.range(offset, bytes.len());
+        let to = self.writable_range(offset, bytes.len());
         // SAFETY: in bounds as in `read_at`, and writable. The only references this type gives out are to atomics, which
         // expect to be written. (Who makes plain references from `as_ptr` must keep others from writing.)
         unsafe { copy_in(bytes, to) };
@@ -165,12 +213,12 @@ impl SharedMemory {
     /// The 32-bit word at byte `offset`.
     ///
     /// # Panics
-    /// When `offset` is not aligned to 4 or not inside the region.
+    /// When `offset` is not aligned to 4 or not inside the region, or the region can not be written.
     #[inline]
     pub fn word32(&self, offset: usize) -> &AtomicU32 {
         assert!(offset.is_multiple_of(4), "offset {offset} is not aligned to 4 bytes");
-        let at = self.range(offset, 4);
-        // SAFETY: in bounds (`range`) and aligned (mappings are page aligned, `offset` is a multiple of 4); atomics may
+        let at = self.writable_range(offset, 4);
+        // SAFETY: in bounds and writable (`writable_range`), aligned (mappings are page aligned, `offset` is a multiple of 4); atomics may
         // be shared with writers of other mappings; the borrow ends with `self`.
         unsafe { AtomicU32::from_ptr(at.cast()) }
     }
@@ -178,11 +226,11 @@ impl SharedMemory {
     /// The 64-bit word at byte `offset`.
     ///
     /// # Panics
-    /// When `offset` is not aligned to 8 or not inside the region.
+    /// When `offset` is not aligned to 8 or not inside the region, or the region can not be written.
     #[inline]
     pub fn word64(&self, offset: usize) -> &AtomicU64 {
         assert!(offset.is_multiple_of(8), "offset {offset} is not aligned to 8 bytes");
-        let at = self.range(offset, 8);
+        let at = self.writable_range(offset, 8);
         // SAFETY: as in `word32`.
         unsafe { AtomicU64::from_ptr(at.cast()) }
     }
@@ -190,10 +238,10 @@ impl SharedMemory {
     /// The 64-bit words from byte `offset`: descriptor memory.
     ///
     /// # Panics
-    /// When `offset` is not aligned to 8 or the words are not inside the region.
+    /// When `offset` is not aligned to 8, the words are not inside the region, or the region can not be written.
     pub fn words(&self, offset: usize, count: usize) -> &[AtomicU64] {
         assert!(offset.is_multiple_of(8), "offset {offset} is not aligned to 8 bytes");
-        let at = self.range(offset, count.saturating_mul(8));
+        let at = self.writable_range(offset, count.saturating_mul(8));
         // SAFETY: in bounds and aligned as in `word64`; a slice of atomics asserts nothing about the stored values.
         unsafe { std::slice::from_raw_parts(at.cast::<AtomicU64>(), count) }
     }
@@ -202,6 +250,16 @@ impl SharedMemory {
     fn range(&self, offset: usize, len: usize) -> *mut u8 {
         let inside = offset.checked_add(len).is_some_and(|end| end <= self.len());
         assert!(inside, "{len} bytes at {offset} asked of a region of {} bytes", self.len());
+        self.as_ptr().wrapping_add(offset)
+    }
+
+    /// The same for what will be written: a store to a read-only mapping would be SIGSEGV, and an atomic there is not
+    /// allowed even to be read.
+    #[inline]
+    fn writable_range(&self, offset: usize, len: usize) -> *mut u8 {
+        let (all, writable) = (self.len(), self.0.writable);
+        let inside = offset.checked_add(len).is_some_and(|end| end <= writable);
+        assert!(inside, "{len} bytes at {offset} asked of a region of {all} bytes, {writable} of them writable");
         self.as_ptr().wrapping_add(offset)
     }
 }
@@ -213,6 +271,20 @@ fn memfd(name: &str, len: usize, flags: MemfdFlags) -> io::Result<OwnedFd> {
     rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
     Ok(fd)
 }
+
+/// Page size of the file system that `fd` is on, bytes, and whether its files are memory.
+fn file_pages(fd: BorrowedFd<'_>) -> io::Result<(usize, bool)> {
+    let found = rustix::fs::fstatfs(fd)?;
+    Ok(match found.f_type as u32 {
+        // What hugetlbfs calls its block size is its page size.
+        HUGETLBFS_MAGIC => (found.f_bsize as usize, true),
+        kind => (rustix::param::page_size(), kind == TMPFS_MAGIC),
+    })
+}
+
+/// linux/magic.h; a memfd is on a tmpfs of the kernel's own.
+const TMPFS_MAGIC: u32 = 0x0102_1994;
+const HUGETLBFS_MAGIC: u32 = 0x9584_58f6;
 
 fn too_long() -> io::Error {
     io::Error::from(io::ErrorKind::InvalidInput)
@@ -242,6 +314,7 @@ mod tests {
         match memory.backing() {
             Backing::HugeTlb => assert_eq!(memory.len() % memory.page_size(), 0),
             Backing::Shmem { instead } => assert!(instead.as_ref().unwrap().contains("nr_hugepages")),
+            Backing::File => unreachable!("no file was given"),
         }
     }
 
@@ -273,5 +346,48 @@ mod tests {
     fn the_descriptor_cannot_be_shrunk_by_a_peer() {
         let memory = SharedMemory::new("test", 8192, HugePages::Never).unwrap();
         assert!(rustix::fs::ftruncate(memory.fd(), 4096).is_err());
+    }
+
+    #[test]
+    fn a_file_is_memory_up_to_the_end_of_its_last_page() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), [7; 5000]).unwrap();
+        let of = |len| SharedMemory::of_file(File::open(file.path()).unwrap(), len, Access::ReadOnly);
+        let memory = of(5000).unwrap();
+        assert_eq!((memory.len(), memory.backing(), memory.is_writable()), (8192, &Backing::File, false));
+        let mut end = [9; 3193];
+        memory.read_at(4999, &mut end);
+        assert_eq!((end[0], &end[1..]), (7, &[0; 3192][..]), "zeros behind the end");
+        assert_eq!(of(8192).unwrap().len(), 8192);
+        assert!(of(8193).is_err(), "a page behind the last one is SIGBUS");
+        assert!(of(0).is_err());
+        assert!(of(usize::MAX).is_err());
+        let fd = memory.read_only_fd().unwrap();
+        assert!(MmapOptions::new().len(4096).map_raw(fd.as_raw_fd()).is_err());
+    }
+
+    #[test]
+    fn only_memory_can_be_a_writable_region() {
+        let fd = memfd("test", 4096, MemfdFlags::empty()).unwrap();
+        let memory = SharedMemory::of_file(fd.try_clone().unwrap(), 4096, Access::ReadWrite).unwrap();
+        memory.write_at(0, b"both");
+        let mut seen = [0; 4];
+        SharedMemory::of_file(fd, 4096, Access::ReadOnly).unwrap().read_at(0, &mut seen);
+        assert_eq!(&seen, b"both");
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), b"disk").unwrap();
+        let writable = || File::options().read(true).write(true).open(file.path()).unwrap();
+        if file_pages(writable().as_fd()).unwrap().1 {
+            println!("skipped: the temporary folder is on a tmpfs");
+            return;
+        }
+        assert!(SharedMemory::of_file(writable(), 4, Access::ReadWrite).is_err());
+    }
+
+    #[test]
+    #[should_panic(expected = "0 of them writable")]
+    fn a_word_of_a_region_for_reading_panics() {
+        let fd = memfd("test", 4096, MemfdFlags::empty()).unwrap();
+        SharedMemory::of_file(fd, 4096, Access::ReadOnly).unwrap().word64(0);
     }
 }

@@ -128,7 +128,9 @@ impl Table {
     /// The map of a whole file, at least `end` bytes long; an older one is shared when it is long enough.
     fn file(&mut self, fd: BorrowedFd<'_>, end: u64, writable: bool) -> io::Result<Arc<FileMap>> {
         let stat = rustix::fs::fstat(fd)?;
-        let len = u64::try_from(stat.st_size).unwrap_or(0);
+        // A file's last page is whole in memory, zeros behind the file's end; a page behind that would be SIGBUS.
+        let page = rustix::param::page_size() as u64;
+        let len = u64::try_from(stat.st_size).unwrap_or(0).checked_next_multiple_of(page).unwrap_or(0);
         if end > len {
             return Err(io::ErrorKind::InvalidInput.into());
         }
@@ -311,6 +313,18 @@ mod tests {
         assert!(table.map(u64::MAX, fd.as_fd(), 0, 2, true).is_err());
         assert!(table.map(0x8000, fd.as_fd(), 0, 0, true).is_err());
         table.map(u64::MAX, fd.as_fd(), 0, 1, true).unwrap();
+    }
+
+    #[test]
+    fn a_file_counts_up_to_the_end_of_its_last_page() {
+        let (table, fd) = (MemoryTable::new(), file(5000));
+        rustix::io::pwrite(&fd, b"end", 4997).unwrap();
+        table.map(0, fd.as_fd(), 0, 0x2000, false).unwrap();
+        let mut seen = [9; 8];
+        table.read(4997, &mut seen).unwrap();
+        assert_eq!(&seen, b"end\0\0\0\0\0");
+        table.read(0x1ff8, &mut seen).unwrap();
+        assert!(table.map(0x8000, fd.as_fd(), 0, 0x2001, false).is_err());
     }
 
     #[test]

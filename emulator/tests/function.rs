@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use stillwire_dma::{Access, HugePages, PciFunction, SharedMemory};
 use stillwire_emulator::server::Server;
 use stillwire_emulator::wire::Sink;
-use stillwire_emulator::{Config, Doorbells, LocalDevice, Model};
+use stillwire_emulator::{BusMemory, Config, Doorbells, LocalDevice, Model};
 
 /// Sends one frame from read-only memory and waits until its descriptor says done.
 fn send(function: &PciFunction) {
@@ -45,13 +45,30 @@ fn send(function: &PciFunction) {
     function.set_bus_master(false).unwrap();
 }
 
+/// Lets the device reach a file on a disk, by a descriptor that can only be read.
+fn read_a_file(function: &PciFunction, device: &LocalDevice) {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), [7; 5000]).unwrap();
+    let source = std::fs::File::open(file.path()).unwrap();
+    let memory = SharedMemory::of_file(source, 5000, Access::ReadOnly).unwrap();
+    assert!(function.iommu().map(&memory, Access::ReadWrite).is_err());
+    let mapping = function.iommu().map(&memory, Access::ReadOnly).unwrap();
+    let at = mapping.iova_of(4998).unwrap().get();
+    let mut seen = [9; 4];
+    device.memory().read(at, &mut seen).unwrap();
+    assert_eq!(seen, [7, 7, 0, 0]);
+    assert!(device.memory().write(at, &[1]).is_err());
+}
+
 #[test]
 fn in_this_process() {
     for doorbells in [Doorbells::Mapped, Doorbells::Messages] {
         let sink = Sink::new();
         let device = LocalDevice::new(Model::new(Config { doorbells, ..Config::default() }, Box::new(sink.clone())));
         let _running = device.spawn();
-        send(&PciFunction::from_backend(device.clone() as Arc<dyn stillwire_dma::Backend>));
+        let function = PciFunction::from_backend(device.clone() as Arc<dyn stillwire_dma::Backend>);
+        send(&function);
+        read_a_file(&function, &device);
         assert_eq!(sink.report().frames, 1);
         assert!(device.memory().is_empty(), "unmapped when the mappings were dropped");
         assert_eq!(device.with_model(|model| model.counters().bus_faults), 0);
@@ -68,7 +85,10 @@ fn over_a_socket() {
         let server = Server::bind(&path, model).unwrap();
         let device = server.device().clone();
         let thread = std::thread::spawn(move || server.serve(true).unwrap());
-        send(&PciFunction::connect(&path).unwrap());
+        let function = PciFunction::connect(&path).unwrap();
+        send(&function);
+        read_a_file(&function, &device);
+        drop(function);
         thread.join().unwrap();
         assert_eq!(sink.report().frames, 1);
         assert!(device.memory().is_empty());

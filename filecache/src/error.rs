@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// A result of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -176,6 +177,48 @@ pub enum Error {
         /// What has happened to it.
         what: &'static str,
     },
+    /// Nothing keeps the file still without a cache.
+    #[error("{path}: cannot be sent directly: it {why}; {instead}", path = path.display())]
+    NotDirect {
+        /// The file.
+        path: PathBuf,
+        /// What stands in the way.
+        why: &'static str,
+        /// What to do.
+        instead: &'static str,
+    },
+    /// A writer has a direct file, or waits for its holds.
+    #[error("{path}: a writer has the file or waits for it, for {waited:?} already; drop the holds that are left, and try again when the writer has closed it, or make DirectConfig::wait longer", path = path.display())]
+    Away {
+        /// The file.
+        path: PathBuf,
+        /// How long was waited.
+        waited: Duration,
+    },
+    /// A direct file has another length than it was opened with.
+    #[error("{path}: was {expected} bytes long when it was opened and is {found} now; open it again", path = path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+        /// Length when it was opened, bytes.
+        expected: u64,
+        /// Length now, bytes.
+        found: u64,
+    },
+    /// A direct file could not be taken up again after a writer had it.
+    #[error("{path}: could not be taken up again after a writer had it ({why}); open it again", path = path.display())]
+    Lost {
+        /// The file.
+        path: PathBuf,
+        /// What failed.
+        why: String,
+    },
+    /// Bytes were held for longer than the kernel keeps a writer waiting.
+    #[error("{path}: the kernel let a writer on while bytes were held, so they may have changed; drop holds sooner after a writer came, or raise /proc/sys/fs/lease-break-time", path = path.display())]
+    Broken {
+        /// The file.
+        path: PathBuf,
+    },
 }
 
 impl Error {
@@ -188,5 +231,10 @@ impl Error {
             io::ErrorKind::IsADirectory => Self::NotRegular { path, kind: "directory" },
             _ => Self::File { path, what, source },
         }
+    }
+
+    /// The kernel's answer to `what` about a file.
+    pub(crate) fn file(path: &Path, what: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::File { path: path.to_path_buf(), what, source }
     }
 }

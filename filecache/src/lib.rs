@@ -17,6 +17,7 @@
 //! - [`CachedFile`]: an open file; [`CachedFile::hold`] gives a [`Hold`];
 //! - [`Hold`]: bytes that nobody can change while the value lives; a [`Payload`](stillwire_dma::Payload) for a NIC;
 //! - [`View`]: where writers write; a store into a held page waits.
+//! - [`DirectFile`]: a file that is sent from where the kernel caches it, if there is something that keeps it still.
 //!
 //! What it costs is in `page.rs`: an atomic addition to hold a page, one to release it, and no system call while nobody
 //! writes. How a writer is made to wait is in `guard.rs`, and what a view is in `view.rs`.
@@ -31,6 +32,7 @@ mod buddy;
 mod cache;
 mod core;
 mod digest;
+mod direct;
 mod disk;
 mod error;
 mod file;
@@ -59,6 +61,7 @@ mod worker;
 mod writeback;
 
 pub use cache::{Cache, Config};
+pub use direct::{DirectConfig, DirectFile, DirectHold, DirectKind};
 #[doc(hidden)]
 pub use disk::{Buffer, MemoryStorage, Operation, Request, Stamp, Storage};
 pub use error::{Error, Result};

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -67,8 +67,8 @@ impl Default for Config {
 }
 
 /// A page cache in this process whose pages can be held still. Clones are the same cache. It lives until the last
-/// clone, file, hold and view is gone; what is dirty then is written back, but only [`CachedFile::sync`] says whether that
-/// went well.
+/// clone, file and view is gone, and its memory until the last hold is; what is dirty then is written back, but only
+/// [`CachedFile::sync`] says whether that went well.
 #[derive(Clone)]
 pub struct Cache(pub(crate) Arc<CacheInner>);
 
@@ -77,8 +77,6 @@ pub(crate) struct CacheInner {
     flusher: Option<JoinHandle<()>>,
     guard: Option<JoinHandle<()>>,
     watch: Arc<Watch>,
-    // Declared before `core`, so dropped before it: the device loses its mapping before the memory goes.
-    pub(crate) mapping: OnceLock<Mapping>,
     pub(crate) core: Arc<Core>,
     notices: Vec<String>,
 }
@@ -99,7 +97,6 @@ impl Cache {
             flusher: None,
             guard: None,
             watch: Arc::new(Watch::new()?),
-            mapping: OnceLock::new(),
             core: core.clone(),
             notices,
         };
@@ -187,7 +184,7 @@ impl Cache {
         if mapping.access() != Access::ReadOnly {
             return Err(Error::Attach("it must be read-only, or the device could write held pages"));
         }
-        self.0.mapping.set(mapping).map_err(|_| Error::Attach("the cache has one already"))
+        self.0.core.mapping.set(mapping).map_err(|_| Error::Attach("the cache has one already"))
     }
 
     /// What has been counted.
@@ -253,6 +250,7 @@ impl Drop for CacheInner {
                 let _ = core.residents.remove(&folio);
             }
         }
+        core.end();
     }
 }
 

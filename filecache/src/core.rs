@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use rustix::event::{EventfdFlags, eventfd};
+use stillwire_dma::Mapping;
 
 use crate::arena::Arena;
 use crate::digest::{Combine, Digests};
@@ -32,6 +33,8 @@ use crate::{Config, Error, Result};
 /// 4. short: `residents`, a file's `dirty`, `snapshots`, the buddy allocator, `views`, a view's own locks, the mailbox.
 pub(crate) struct Core {
     pub(crate) config: Config,
+    // Declared before the arena, so dropped before it: the device loses its mapping before the memory goes.
+    pub(crate) mapping: OnceLock<Mapping>,
     pub(crate) arena: Arena,
     pub(crate) digests: Digests,
     pub(crate) combine: Combine,
@@ -53,6 +56,8 @@ pub(crate) struct Core {
     bell: OwnedFd,
     stop: AtomicBool,
     next_id: AtomicU64,
+    /// When the cache has ended: held pages, and one while they are counted.
+    ending: AtomicU64,
 }
 
 /// What the guard is told.
@@ -88,6 +93,8 @@ impl Core {
             bell,
             stop: AtomicBool::new(false),
             next_id: AtomicU64::new(1),
+            ending: AtomicU64::new(0),
+            mapping: OnceLock::new(),
             arena,
             config,
         })
@@ -109,6 +116,34 @@ impl Core {
             Released::Done => {}
             Released::Opening => self.tell_guard(Mail::Opening(page)),
             Released::Free => self.arena.buddy().free(page),
+            Released::Last => self.last(),
+        }
+    }
+
+    /// The cache ends: the last handle is gone, so no hold can begin. The core stays until the last hold is released.
+    #[allow(unsafe_code)]
+    pub(crate) fn end(self: &Arc<Self>) {
+        // The share that the holds have, together. Nothing can count down to zero before the last line.
+        let _ = Arc::into_raw(self.clone());
+        self.ending.store(1, Ordering::Relaxed);
+        for page in 0..self.arena.pages() {
+            // Counted before the page can tell.
+            self.ending.fetch_add(1, Ordering::Relaxed);
+            if !self.arena.word(page).end() {
+                self.ending.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+        self.last();
+    }
+
+    /// One of those that `end` counted is done.
+    #[allow(unsafe_code)]
+    fn last(&self) {
+        // AcqRel: everything that other holders did comes before the end.
+        if self.ending.fetch_sub(1, Ordering::AcqRel) == 1 {
+            // SAFETY: `self` is the content of an `Arc` of which `end` gave a share away for this, and this comes once: the
+            // count goes to zero once. The caller has a share of its own, so `self` outlives this line.
+            unsafe { Arc::decrement_strong_count(self) };
         }
     }
 

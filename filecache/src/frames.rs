@@ -6,7 +6,9 @@ use std::ops::Range;
 #[derive(Debug, Default)]
 pub(crate) struct Frames {
     first: Run,
-    more: Vec<Run>,
+    /// Boxed, so that a hold of one run is short: it is moved with every frame.
+    #[expect(clippy::box_collection, reason = "a word instead of three, and hardly ever there")]
+    more: Option<Box<Vec<Run>>>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -27,27 +29,38 @@ impl Frames {
     /// Adds an arena page.
     #[inline]
     pub(crate) fn push(&mut self, frame: u32) {
-        let last = self.more.last_mut().unwrap_or(&mut self.first);
-        if last.pages == 0 {
-            *last = Run { before: 0, frame, pages: 1 };
-        } else if last.frame + last.pages == frame {
-            last.pages += 1;
+        if self.more.is_none() && self.first.frame + self.first.pages == frame && self.first.pages > 0 {
+            self.first.pages += 1;
+        } else if self.first.pages == 0 {
+            self.first = Run { before: 0, frame, pages: 1 };
         } else {
-            let before = last.end();
-            self.more.push(Run { before, frame, pages: 1 });
+            self.push_more(frame);
+        }
+    }
+
+    #[cold]
+    fn push_more(&mut self, frame: u32) {
+        let more = self.more.get_or_insert_default();
+        match more.last_mut() {
+            Some(last) if last.frame + last.pages == frame => last.pages += 1,
+            last => {
+                let before = last.map_or(self.first.end(), |last| last.end());
+                more.push(Run { before, frame, pages: 1 });
+            }
         }
     }
 
     /// Number of pages.
     #[inline]
     pub(crate) fn len(&self) -> u32 {
-        self.more.last().unwrap_or(&self.first).end()
+        self.more.as_ref().and_then(|more| more.last()).unwrap_or(&self.first).end()
     }
 
     /// Every page.
     #[inline]
     pub(crate) fn each(&self, mut each: impl FnMut(u32)) {
-        for run in std::iter::once(&self.first).chain(&self.more) {
+        (self.first.frame..self.first.frame + self.first.pages).for_each(&mut each);
+        for run in self.more.iter().flat_map(|more| more.iter()) {
             (run.frame..run.frame + run.pages).for_each(&mut each);
         }
     }
@@ -80,7 +93,8 @@ impl Frames {
         if index < self.first.end() {
             return self.first;
         }
-        self.more[self.more.partition_point(|run| run.end() <= index)]
+        let more = self.more.as_ref().map_or(&[][..], |more| &more[..]);
+        more[more.partition_point(|run| run.end() <= index)]
     }
 }
 

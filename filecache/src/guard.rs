@@ -162,12 +162,12 @@ impl Guard {
         }
         // Counted before the writers go on: who sees the store sees the pause.
         waiting.iter().for_each(|writer| core.counters.paused(writer.since.elapsed()));
-        count(&core.counters.opens, 1);
         for writer in waiting.iter().chain(&first) {
             writer.view.unprotect(writer.index);
         }
         // Also when no view was left to unprotect: `Open` only says that one may be.
         core.arena.word(frame).opened();
+        count(&core.counters.opens, 1);
         core.arena.parking.wake(frame, 1);
     }
 

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::ops::Range;
+use std::ptr::NonNull;
 use std::sync::{Arc, PoisonError};
 
 use stillwire_dma::{Payload, Segment};
@@ -15,15 +16,26 @@ use crate::{Error, Result};
 
 /// A byte range of a file that nobody can change for as long as this value lives.
 ///
-/// It owns what it needs: the file, the cache and a mapping for a device stay until the last hold is dropped. Send it to
-/// another thread, move it into a transmit queue; dropping it releases every page once.
+/// It owns what it needs: the memory and a mapping for a device stay until the last hold is dropped. Send it to another
+/// thread, move it into a transmit queue; dropping it releases every page once.
 pub struct Hold {
-    opened: Arc<Opened>,
+    /// `None` when it has no pages.
+    core: Option<Kept>,
     offset: u64,
     len: usize,
     /// The pages are named here, not looked up again: while a writer waits for one, the file's newer holds get a copy.
     frames: Frames,
 }
+
+/// The core of a cache of which a page is held. That hold is what keeps it, so that a hold costs no count of its own: when
+/// a cache ends, the core waits for the last release of each held page ([`Core::end`]).
+#[derive(Clone, Copy)]
+struct Kept(NonNull<Core>);
+
+// SAFETY: a `&Core` may go to any thread (`Core` is `Sync`), and this is no more than one.
+unsafe impl Send for Kept {}
+// SAFETY: as above.
+unsafe impl Sync for Kept {}
 
 impl Hold {
     #[inline]
@@ -32,7 +44,16 @@ impl Hold {
         let core = &opened.cache.core;
         let frames = hold_pages(core, &opened.file, opened.file.pages_of(&range))?;
         core.counters.holds.add_one();
-        Ok(Self { opened: opened.clone(), offset: range.start, len: (range.end - range.start) as usize, frames })
+        let kept = (frames.len() > 0).then(|| Kept(NonNull::from(&**core)));
+        Ok(Self { core: kept, offset: range.start, len: (range.end - range.start) as usize, frames })
+    }
+
+    /// The core; `None` when the hold has no pages.
+    #[inline]
+    fn core(&self) -> Option<&Core> {
+        // SAFETY: made from an `Arc<Core>`'s content in `new`, which lives for as long as a page of it is held (`Core::end`),
+        // and this value holds one until it is dropped.
+        self.core.map(|core| unsafe { core.0.as_ref() })
     }
 
     /// Length, bytes.
@@ -66,16 +87,16 @@ impl Hold {
     /// # Panics
     /// When `range` reaches past [`len`](Self::len).
     pub fn crc32_range(&self, range: Range<usize>) -> u32 {
-        let core = &self.opened.cache.core;
-        let shift = core.arena.page_shift();
         let range = self.in_frames(range);
+        let Some(core) = self.core() else { return 0 };
+        let shift = core.arena.page_shift();
         let mut crc = 0;
         let mut at = range.start;
         while at < range.end {
             let end = range.end.min(((at >> shift) + 1) << shift);
             let frame = self.frames.at((at >> shift) as u32);
             crc = if end - at == 1 << shift {
-                core.combine.append_page(crc, self.digest(frame))
+                core.combine.append_page(crc, digest(core, frame))
             } else {
                 let start = ((frame as usize) << shift) + (at & ((1 << shift) - 1)) as usize;
                 // SAFETY: as in `held`: the page is held.
@@ -89,30 +110,20 @@ impl Hold {
         crc
     }
 
-    /// CRC-32 of a whole held page.
-    fn digest(&self, frame: u32) -> u32 {
-        let core = &self.opened.cache.core;
-        core.digests.get(frame).unwrap_or_else(|| {
-            let (start, len) = ((frame as usize) << core.arena.page_shift(), core.arena.page_size());
-            // SAFETY: as in `held`: the page is held.
-            let crc = crc32fast::hash(unsafe { core.arena.held(start..start + len) });
-            core.digests.set(frame, crc);
-            crc
-        })
-    }
-
     /// Pieces of `range`, bytes from the hold's start.
     fn held(&self, range: Range<usize>) -> impl Iterator<Item = &[u8]> {
-        let arena = &self.opened.cache.core.arena;
-        let pieces = self.frames.pieces(self.in_frames(range), arena.page_shift());
-        // SAFETY: the slices borrow `self`, and `self` holds every page that it covers until it is dropped.
-        pieces.map(|piece| unsafe { arena.held(piece) })
+        let range = self.in_frames(range);
+        self.core().into_iter().flat_map(move |core| {
+            let pieces = self.frames.pieces(range.clone(), core.arena.page_shift());
+            // SAFETY: the slices borrow `self`, and `self` holds every page that it covers until it is dropped.
+            pieces.map(|piece| unsafe { core.arena.held(piece) })
+        })
     }
 
     /// `range` (bytes from the hold's start) as bytes from the start of its first page.
     fn in_frames(&self, range: Range<usize>) -> Range<u64> {
         assert!(range.start <= range.end && range.end <= self.len, "{range:?} of a hold of {} bytes", self.len);
-        let skipped = self.offset & (self.opened.cache.core.arena.page_size() as u64 - 1);
+        let skipped = self.core().map_or(0, |core| self.offset & (core.arena.page_size() as u64 - 1));
         skipped + range.start as u64..skipped + range.end as u64
     }
 }
@@ -125,22 +136,56 @@ impl Payload for Hold {
     /// # Panics
     /// Also when the cache has no DMA mapping ([`Cache::attach`](crate::Cache::attach)).
     fn segments(&self, range: Range<usize>, each: &mut dyn FnMut(Segment)) {
-        segments(&self.opened, &self.frames, self.in_frames(range), each);
+        let range = self.in_frames(range);
+        if let Some(core) = self.core() {
+            segments(core, &self.frames, range, each);
+        }
     }
 }
 
 impl Drop for Hold {
     #[inline]
     fn drop(&mut self) {
-        let core = &self.opened.cache.core;
-        self.frames.each(|frame| core.release(frame));
+        if let Some(core) = self.core {
+            // SAFETY: each page is held by this value, and released here, once; the core is there as long as one is.
+            self.frames.each(|frame| unsafe { release(core, frame) });
+        }
     }
 }
 
+/// Ends a hold of `frame`, after which the core may be gone.
+///
+/// # Safety
+/// The caller holds the page, and does so no more.
+#[inline]
+unsafe fn release(core: Kept, frame: u32) {
+    // SAFETY: the page is held up to here, so the core is there. Its last use is the operation that releases the page.
+    if !unsafe { core.0.as_ref() }.arena.word(frame).release_quietly() {
+        // SAFETY: the page is still held, so the core is there, and it is the content of an `Arc` (`Hold::new`): a share of
+        // it is taken for what follows the release.
+        let core = unsafe {
+            Arc::increment_strong_count(core.0.as_ptr());
+            Arc::from_raw(core.0.as_ptr())
+        };
+        core.release(frame);
+    }
+}
+
+/// CRC-32 of a whole held page.
+fn digest(core: &Core, frame: u32) -> u32 {
+    core.digests.get(frame).unwrap_or_else(|| {
+        let (start, len) = ((frame as usize) << core.arena.page_shift(), core.arena.page_size());
+        // SAFETY: the callers hold the page.
+        let crc = crc32fast::hash(unsafe { core.arena.held(start..start + len) });
+        core.digests.set(frame, crc);
+        crc
+    })
+}
+
 /// Gives `each` the device's names for `range`, bytes from the start of the first of `frames`.
-pub(crate) fn segments(opened: &Opened, frames: &Frames, range: Range<u64>, each: &mut dyn FnMut(Segment)) {
-    let mapping = opened.cache.mapping.get().unwrap_or_else(|| panic!("a payload without Cache::attach"));
-    for piece in frames.pieces(range, opened.cache.core.arena.page_shift()) {
+pub(crate) fn segments(core: &Core, frames: &Frames, range: Range<u64>, each: &mut dyn FnMut(Segment)) {
+    let mapping = core.mapping.get().unwrap_or_else(|| panic!("a payload without Cache::attach"));
+    for piece in frames.pieces(range, core.arena.page_shift()) {
         let segment = mapping.segment(piece);
         each(segment.unwrap_or_else(|| unreachable!("the whole arena is mapped, and pieces are short")));
     }
@@ -153,27 +198,33 @@ type Answer = std::result::Result<Touch, Refusal>;
 #[inline]
 pub(crate) fn hold_pages(core: &Arc<Core>, file: &Arc<FileCore>, pages: Range<u64>) -> Result<Frames> {
     let mut frames = Frames::default();
-    let start = pages.start;
-    loop {
-        let at = start + u64::from(frames.len());
-        if at >= pages.end {
-            return Ok(frames);
-        }
-        let Some(frame) = file.table.get(at) else {
-            hold_slowly(core, file, at..pages.end, None, &mut frames)?;
-            continue;
-        };
-        match core.arena.word(frame).hold() {
-            // Looked up again: it may have left the file between the look and the hold.
-            Ok(touch) if file.table.get(at) == Some(frame) => {
-                frames.push(frame);
-                if touch == Touch::First {
-                    file.first_touch(core, at);
+    let mut at = pages.start;
+    while at < pages.end {
+        // What the first page that is not simply held was found to be.
+        let mut found = None;
+        for entry in file.table.entries(at).iter().take((pages.end - at) as usize) {
+            let Some(frame) = entry.get() else { break };
+            match core.arena.word(frame).hold() {
+                // Looked up again: it may have left the file between the look and the hold.
+                Ok(touch) if entry.get() == Some(frame) => {
+                    frames.push(frame);
+                    if touch == Touch::First {
+                        file.first_touch(core, at);
+                    }
+                    at += 1;
+                }
+                answer => {
+                    found = Some((frame, answer));
+                    break;
                 }
             }
-            other => hold_slowly(core, file, at..pages.end, Some((frame, other)), &mut frames)?,
+        }
+        if at < pages.end {
+            hold_slowly(core, file, at..pages.end, found, &mut frames)?;
+            at = pages.start + u64::from(frames.len());
         }
     }
+    Ok(frames)
 }
 
 /// Does what stands in the way of holding the first page of `pages`, and adds what is held by that to `frames`; releases

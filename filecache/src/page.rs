@@ -101,6 +101,8 @@ pub(crate) enum Released {
     Opening,
     /// The page belonged to its holders, and this was the last: it is [`Phase::Empty`] and free.
     Free,
+    /// The cache has ended, and this was the last hold of the page.
+    Last,
 }
 
 /// What the guard does about a store that hit protection.
@@ -171,13 +173,30 @@ impl PageWord {
         Err(Refusal::Phase { phase, released: self.release() })
     }
 
+    /// Ends one hold, if that leaves nothing to do; `false` otherwise, and nothing has changed. For who may touch nothing of
+    /// the cache any more after it.
+    #[inline]
+    #[must_use = "the page is still held when this is false"]
+    pub(crate) fn release_quietly(&self) -> bool {
+        let mut seen = self.0.load(Ordering::Relaxed);
+        while seen & (WAITER | HOLDERS | ENDED) == 0 {
+            debug_assert!(Word(seen).holds() > 0, "a page was released more often than held");
+            // Release: as in `release`.
+            match self.0.compare_exchange_weak(seen, seen - 1, Ordering::Release, Ordering::Relaxed) {
+                Ok(_) => return true,
+                Err(now) => seen = now,
+            }
+        }
+        false
+    }
+
     /// Ends one hold.
     #[inline]
     pub(crate) fn release(&self) -> Released {
         // Release: what the holder read, it read before any store of the writer that this lets through.
         let before = Word(self.0.fetch_sub(1, Ordering::Release));
         debug_assert!(before.holds() > 0, "a page was released more often than held");
-        if before.0 & (WAITER | HOLDERS) == 0 { Released::Done } else { self.release_unusual(before) }
+        if before.0 & (WAITER | HOLDERS | ENDED) == 0 { Released::Done } else { self.release_unusual(before) }
     }
 
     #[cold]
@@ -185,15 +204,18 @@ impl PageWord {
         if before.holds() > 1 {
             return Released::Done;
         }
+        let mut ended = false;
         let changed = self.change(|word| {
             let last = word.phase() == Phase::Protected && word.holds() == 0;
-            if last && word.0 & HOLDERS != 0 {
+            if last && word.0 & (HOLDERS | ENDED) != 0 {
+                ended = word.0 & ENDED != 0;
                 return Some(Word::of(Phase::Empty));
             }
             (last && word.0 & WAITER != 0).then(|| word.with(Phase::Opening).set(DIRTY).clear(WAITER | WRITTEN))
         });
         match changed {
             Ok(word) if word.phase() == Phase::Opening => Released::Opening,
+            Ok(_) if ended => Released::Last,
             Ok(_) => Released::Free,
             Err(_) => Released::Done,
         }
@@ -354,6 +376,12 @@ impl PageWord {
         if matches!(changed, Ok(word) if word.phase() == Phase::Empty) { Released::Free } else { Released::Done }
     }
 
+    /// The cache ends: whether the page is held, and its last release will say so.
+    #[must_use = "somebody will be told"]
+    pub(crate) fn end(&self) -> bool {
+        self.change(|word| (word.holds() > 0).then(|| word.clear(WAITER).set(ENDED))).is_ok()
+    }
+
     /// How much the page was used since this was last asked.
     pub(crate) fn look(&self) -> Use {
         let before = Word(self.0.load(Ordering::Relaxed));
@@ -479,6 +507,8 @@ const OFTEN: u64 = 1 << 43;
 const HOLDERS: u64 = 1 << 44;
 /// Written to the file since the last store, not known to be on the disk yet.
 const WRITTEN: u64 = 1 << 45;
+/// The cache has ended, and only holds are left.
+const ENDED: u64 = 1 << 47;
 /// Taken from `Error`.
 const UNREAD: u64 = 1 << 46;
 const FLAGS: u64 = WAITER | DIRTY | REFERENCED | OFTEN | HOLDERS | WRITTEN | UNREAD;

@@ -1,7 +1,7 @@
 //! What the cache counts.
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -171,22 +171,66 @@ pub(crate) fn count(counter: &AtomicU64, by: u64) {
     counter.fetch_add(by, Ordering::Relaxed);
 }
 
-/// A counter in several cache lines, so that threads that hold at the same time do not pull one line back and forth.
-#[derive(Debug, Default)]
+/// A counter with a cache line for each thread, so that counting is a plain addition. Threads beyond the number of lines
+/// share the last one.
+#[derive(Debug)]
 pub(crate) struct Striped([Stripe; STRIPES]);
 
 #[derive(Debug, Default)]
-#[repr(align(128))]
+#[repr(align(64))]
 struct Stripe(AtomicU64);
+
+impl Default for Striped {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Stripe::default()))
+    }
+}
 
 impl Striped {
     #[inline]
     pub(crate) fn add_one(&self) {
-        count(&self.0[STRIPE.get() % STRIPES].0, 1);
+        let stripe = STRIPE.get();
+        match self.0.get(stripe) {
+            Some(line) if stripe < SHARED => line.0.store(line.0.load(Ordering::Relaxed) + 1, Ordering::Relaxed),
+            _ => self.add_one_shared(),
+        }
+    }
+
+    #[cold]
+    fn add_one_shared(&self) {
+        if STRIPE.get() == UNKNOWN {
+            LENT.with(|lent| STRIPE.set(lent.0));
+            self.add_one();
+        } else {
+            count(&self.0[SHARED].0, 1);
+        }
     }
 
     fn sum(&self) -> u64 {
         self.0.iter().map(|stripe| stripe.0.load(Ordering::Relaxed)).sum()
+    }
+}
+
+/// A line that is this thread's until it ends.
+struct Lent(usize);
+
+impl Lent {
+    fn new() -> Self {
+        let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
+        let line = free.trailing_zeros() as usize;
+        // The lock orders the additions of the line's last owner before ours.
+        *free &= !1u64.checked_shl(line as u32).unwrap_or(0);
+        Self(line.min(SHARED))
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        // Counts after this, by other thread locals that are dropped later, are shared ones.
+        STRIPE.set(SHARED);
+        if self.0 < SHARED {
+            *FREE.lock().unwrap_or_else(PoisonError::into_inner) |= 1 << self.0;
+        }
     }
 }
 
@@ -195,13 +239,19 @@ fn pause_histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 600_000_000_000, 3).unwrap_or_else(|_| unreachable!("constant bounds are valid"))
 }
 
-static NEXT_STRIPE: AtomicUsize = AtomicUsize::new(0);
+/// Lines that no thread has, by bit.
+static FREE: Mutex<u64> = Mutex::new((1 << SHARED) - 1);
 
 thread_local! {
-    static STRIPE: Cell<usize> = Cell::new(NEXT_STRIPE.fetch_add(1, Ordering::Relaxed));
+    static STRIPE: Cell<usize> = const { Cell::new(UNKNOWN) };
+    static LENT: Lent = Lent::new();
 }
 
-const STRIPES: usize = 16;
+const STRIPES: usize = 33;
+/// The line that is everybody's.
+const SHARED: usize = STRIPES - 1;
+/// The thread has not counted yet.
+const UNKNOWN: usize = usize::MAX;
 
 #[cfg(test)]
 mod tests {
@@ -211,11 +261,11 @@ mod tests {
     fn holds_of_many_threads_are_summed() {
         let counters = Counters::new();
         std::thread::scope(|scope| {
-            for _ in 0..20 {
+            for _ in 0..50 {
                 scope.spawn(|| (0..1000).for_each(|_| counters.holds.add_one()));
             }
         });
-        assert_eq!(counters.read().holds, 20_000);
+        assert_eq!(counters.read().holds, 50_000);
     }
 
     #[test]

@@ -10,7 +10,20 @@ pub(crate) struct PageTable {
     buckets: [OnceLock<Box<[OnceLock<Part>]>>; BUCKETS],
 }
 
-type Part = Box<[AtomicU32; PART_PAGES as usize]>;
+type Part = Box<[Entry; PART_PAGES as usize]>;
+
+/// Which arena page caches a file page.
+#[derive(Debug)]
+pub(crate) struct Entry(AtomicU32);
+
+impl Entry {
+    /// The arena page, if there is one.
+    #[inline]
+    pub(crate) fn get(&self) -> Option<u32> {
+        // Acquire: the arena page's phase, set before it was put here, is seen.
+        self.0.load(Ordering::Acquire).checked_sub(1)
+    }
+}
 
 impl PageTable {
     /// A table of which no page is cached.
@@ -21,19 +34,24 @@ impl PageTable {
     /// The arena page of file page `page`, if it has one.
     #[inline]
     pub(crate) fn get(&self, page: u64) -> Option<u32> {
+        self.entries(page).first()?.get()
+    }
+
+    /// The entries from file page `page` to the end of its part; none when no page of the part was ever cached.
+    #[inline]
+    pub(crate) fn entries(&self, page: u64) -> &[Entry] {
         let (bucket, index) = place(page / PART_PAGES);
-        let part = self.buckets.get(bucket)?.get()?[index].get()?;
-        // Acquire: the arena page's phase, set before it was put here, is seen.
-        part[(page % PART_PAGES) as usize].load(Ordering::Acquire).checked_sub(1)
+        let part = self.buckets.get(bucket).and_then(|parts| parts.get()?[index].get());
+        part.map_or(&[], |part| &part[(page % PART_PAGES) as usize..])
     }
 
     /// Sets the arena page of file page `page`, which is below [`MOST_PAGES`].
     pub(crate) fn set(&self, page: u64, arena_page: Option<u32>) {
         let (bucket, index) = place(page / PART_PAGES);
         let parts = self.buckets[bucket].get_or_init(|| (0..1usize << bucket).map(|_| OnceLock::new()).collect());
-        let part = parts[index].get_or_init(|| Box::new([const { AtomicU32::new(0) }; PART_PAGES as usize]));
+        let part = parts[index].get_or_init(|| Box::new([const { Entry(AtomicU32::new(0)) }; PART_PAGES as usize]));
         let entry = arena_page.map_or(0, |arena_page| arena_page + 1);
-        part[(page % PART_PAGES) as usize].store(entry, Ordering::Release);
+        part[(page % PART_PAGES) as usize].0.store(entry, Ordering::Release);
     }
 }
 

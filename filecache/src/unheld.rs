@@ -93,6 +93,6 @@ impl Payload for Unheld {
     /// # Panics
     /// Also when the cache has no DMA mapping ([`Cache::attach`](crate::Cache::attach)).
     fn segments(&self, range: Range<usize>, each: &mut dyn FnMut(Segment)) {
-        segments(&self.opened, &self.frames, self.in_frames(range), each);
+        segments(&self.opened.cache.core, &self.frames, self.in_frames(range), each);
     }
 }

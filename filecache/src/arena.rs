@@ -41,11 +41,15 @@ impl Arena {
         if bytes == 0 {
             return Err(Error::BadSize { bytes });
         }
-        let memory = SharedMemory::new(name, bytes, huge)?;
+        Self::over(SharedMemory::new(name, bytes, huge)?, max_folio)
+    }
+
+    /// An arena in `memory`.
+    pub(crate) fn over(memory: SharedMemory, max_folio: usize) -> Result<Self> {
         let page_shift = memory.page_size().trailing_zeros();
         // One less than can be counted: page tables keep the number plus one.
         let pages = u32::try_from(memory.len() >> page_shift).ok().filter(|&pages| pages < u32::MAX);
-        let pages = pages.ok_or(Error::BadSize { bytes })?;
+        let pages = pages.ok_or(Error::BadSize { bytes: memory.len() })?;
         let most = (max_folio >> page_shift).max(1).min(pages as usize);
         Ok(Self {
             page_shift,

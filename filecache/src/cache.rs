@@ -1,8 +1,8 @@
 //! The cache: one arena, one guard, the files in it.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -88,6 +88,11 @@ impl Cache {
     /// When the memory, or a userfaultfd that can write-protect it, is not to be had; each says what to set.
     pub fn new(config: Config) -> Result<Self> {
         let arena = Arena::new(&config.name, config.bytes, config.huge, config.max_folio)?;
+        Self::start(config, arena)
+    }
+
+    /// A cache in `arena`.
+    pub(crate) fn start(config: Config, arena: Arena) -> Result<Self> {
         let uffd = Uffd::open()?;
         let engine = Engine::new().map_err(|source| Error::Guard { what: "starting the disk engine", source })?;
         let notices = notices(&arena, &uffd, &engine);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use stillwire_dma::{Payload, Segment};
 
 use super::{Direct, DirectKind};
+use crate::hold::Hold;
 use crate::{Error, Result};
 
 /// A byte range of a direct file that nobody can change for as long as this value lives (see [`DirectKind`] for what
@@ -18,12 +19,24 @@ pub struct DirectHold {
     direct: Arc<Direct>,
     offset: u64,
     len: usize,
+    /// The hold of the pages of a file in memory; for other files, the gate has been entered.
+    pages: Option<Hold>,
 }
 
 impl DirectHold {
     /// `range` is inside the file, and the caller has entered the gate on behalf of this value.
     pub(super) fn entered(direct: &Arc<Direct>, range: Range<u64>) -> Self {
-        Self { direct: direct.clone(), offset: range.start, len: (range.end - range.start) as usize }
+        Self { direct: direct.clone(), offset: range.start, len: (range.end - range.start) as usize, pages: None }
+    }
+
+    /// `pages` is a hold of `range`.
+    pub(super) fn of_pages(direct: &Arc<Direct>, range: Range<u64>, pages: Hold) -> Self {
+        Self {
+            pages: Some(pages),
+            direct: direct.clone(),
+            offset: range.start,
+            len: (range.end - range.start) as usize,
+        }
     }
 
     /// Length, bytes.
@@ -139,6 +152,9 @@ impl Payload for DirectHold {
     /// Also when the file was opened without an [`Iommu`](stillwire_dma::Iommu).
     fn segments(&self, range: Range<usize>, each: &mut dyn FnMut(Segment)) {
         self.check(&range);
+        if let Some(pages) = &self.pages {
+            return pages.segments(range, each);
+        }
         // SAFETY: the hold has entered the gate and leaves it in `drop`; the reference ends here.
         let mapping = unsafe { self.direct.core.gate.value() };
         let end = self.offset as usize + range.end;
@@ -155,7 +171,9 @@ impl Payload for DirectHold {
 impl Drop for DirectHold {
     #[inline]
     fn drop(&mut self) {
-        self.direct.core.leave();
+        if self.pages.is_none() {
+            self.direct.core.leave();
+        }
     }
 }
 

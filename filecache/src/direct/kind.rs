@@ -81,6 +81,11 @@ pub(super) fn open_again(file: &File) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
 
+/// The same for reading and writing.
+pub(super) fn open_to_write(file: &File) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).open(format!("/proc/self/fd/{}", file.as_raw_fd()))
+}
+
 /// The kind of a regular file that is open for reading.
 pub(super) fn classify(path: &Path, file: &File) -> Result<DirectKind> {
     let failed = |what| move |error: rustix::io::Errno| Error::file(path, what)(error.into());

@@ -6,11 +6,13 @@
 //!
 //! - `kind.rs`: which promise fits, and who could break it;
 //! - `lease.rs`: the kernel's lease, and what was found out about it;
+//! - `in_memory.rs`: files whose writers are views;
 //! - `gate.rs`: who may use the mapping now, pure, model-checked;
 //! - `keeper.rs`: the thread of a leased file.
 
 mod gate;
 mod hold;
+mod in_memory;
 mod keeper;
 mod kind;
 mod lease;
@@ -30,6 +32,8 @@ use stillwire_dma::{Access, Iommu, Mapping, SharedMemory};
 pub use hold::DirectHold;
 pub use kind::DirectKind;
 
+use crate::file::CachedFile;
+use crate::view::View;
 use crate::{Error, Result};
 use gate::Gate;
 use lease::{Ear, Lease};
@@ -90,15 +94,18 @@ impl DirectFile {
         let direct = match kind {
             DirectKind::Sealed | DirectKind::Immutable => {
                 let core = Arc::new(Core::new(path, &file, iommu)?);
-                Direct { core, file, kind, config, keeper: None }
+                Direct { core, file, kind, config, keeper: None, cached: None }
             }
             DirectKind::Leased => {
                 let (core, keeper) = leased(path, &file, iommu)?;
-                Direct { core, file, kind, config, keeper: Some(keeper) }
+                Direct { core, file, kind, config, keeper: Some(keeper), cached: None }
             }
             DirectKind::WriteProtect => {
-                let why = "is in memory and not sealed, so its writers must be views of a cache";
-                return Err(kind::refused(&path, why, "seal it (F_SEAL_WRITE, F_SEAL_SHRINK), or use Cache::open"));
+                let writable = kind::open_to_write(&file).map_err(|source| Error::opening(&path, "open", source))?;
+                let cached = in_memory::in_place(&path, writable, iommu)?;
+                // Neither memory nor mapping: the cached file has both.
+                let core = Arc::new(Core::without_memory(path, cached.as_ref().map_or(0, CachedFile::len))?);
+                Direct { core, file, kind, config, keeper: None, cached }
             }
         };
         Ok(Self(Arc::new(direct)))
@@ -158,10 +165,31 @@ impl DirectFile {
                 len: core.len,
             });
         }
+        if let Some(cached) = &self.0.cached {
+            // The gate stays open; what counts is the hold of the pages.
+            let inner = cached.hold(range.clone())?;
+            return Ok(DirectHold::of_pages(&self.0, range, inner));
+        }
         if !core.enter() {
             core.enter_later(wait)?;
         }
         Ok(DirectHold::entered(&self.0, range))
+    }
+
+    /// Where writers of a file [in memory](DirectKind::WriteProtect) write: a store into a held page waits.
+    ///
+    /// # Errors
+    /// [`Error::ReadOnly`] for a file of another kind; [`Error::NotDirect`] for an empty one; [`Error::View`].
+    pub fn view(&self) -> Result<View> {
+        match &self.0.cached {
+            Some(cached) => cached.view(),
+            None if self.0.kind == DirectKind::WriteProtect => Err(kind::refused(
+                &self.0.core.path,
+                "is empty, so there is nothing to view",
+                "give it its length first",
+            )),
+            None => Err(Error::ReadOnly { path: self.0.core.path.clone() }),
+        }
     }
 
     /// Number of times that a writer came and holds had to drain.
@@ -185,6 +213,8 @@ struct Direct {
     kind: DirectKind,
     config: DirectConfig,
     keeper: Option<JoinHandle<()>>,
+    /// The file as a cache of itself, if it is in memory.
+    cached: Option<CachedFile>,
 }
 
 impl Drop for Direct {
@@ -228,8 +258,6 @@ impl Core {
     /// Maps `file` as it is: the caller knows that it stays so.
     fn new(path: PathBuf, file: &File, iommu: Option<&Iommu>) -> Result<Self> {
         let len = file.metadata().map_err(Error::file(&path, "fstat"))?.len();
-        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
-        let bell = bell.map_err(|error| Error::file(&path, "eventfd")(error.into()))?;
         let bytes =
             usize::try_from(len).map_err(|_| Error::file(&path, "length")(std::io::ErrorKind::FileTooLarge.into()))?;
         let memory = match bytes {
@@ -240,12 +268,19 @@ impl Core {
             }
         };
         let mapping = map(iommu, memory.as_ref())?;
+        Ok(Self { memory, iommu: iommu.cloned(), gate: Gate::new(mapping), ..Self::without_memory(path, len)? })
+    }
+
+    /// Nothing is mapped here.
+    fn without_memory(path: PathBuf, len: u64) -> Result<Self> {
+        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
+        let bell = bell.map_err(|error| Error::file(&path, "eventfd")(error.into()))?;
         Ok(Self {
             path,
             len,
-            memory,
-            iommu: iommu.cloned(),
-            gate: Gate::new(mapping),
+            memory: None,
+            iommu: None,
+            gate: Gate::new(None),
             overdue: AtomicBool::new(false),
             breaks: AtomicU64::new(0),
             broken: AtomicU64::new(0),

@@ -157,7 +157,9 @@ impl FileCore {
 
     /// The run of pages around `page` that could not be read before: its first page in the file.
     fn claim_again(&self, core: &Arc<Core>, page: u64, frame: u32) -> Option<(u64, Claim)> {
-        let folio = core.residents.of(frame)?;
+        // Locked, so that the folio stays; it may have gone before.
+        let _layout = lock(&self.layout);
+        let folio = core.residents.of(frame).filter(|_| self.table.get(page) == Some(frame))?;
         let missing = |frame: &u32| core.arena.word(*frame).phase() == Phase::Error;
         let before = (folio.frame..frame).rev().take_while(missing).count() as u32;
         let claim = Claim::new(core, frame - before, folio.frame + folio.pages() - (frame - before))?;

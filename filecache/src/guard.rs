@@ -157,7 +157,7 @@ impl Guard {
         if let Some(writer) = waiting.first().or(first.as_ref()) {
             let file = &writer.view.file;
             // Before any of them can store: what is new must be found by holders, and by who writes back.
-            core.end_copy(file, writer.index, frame);
+            core.end_copy(file, writer.index, frame, Some(frame));
             file.is_dirty_now(core, writer.index);
         }
         // Counted before the writers go on: who sees the store sees the pause.

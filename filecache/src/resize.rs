@@ -159,9 +159,8 @@ impl FileCore {
 
     /// Takes a pinned page out of the file.
     fn drop_page(&self, core: &Core, page: u64, frame: u32, held: bool) {
-        core.end_copy(self, page, frame);
-        // In this order: who still finds the page in the table holds it in vain, and looks again.
-        self.table.set(page, None);
+        // First: who has found the page in the table before holds it in vain, and looks again.
+        core.end_copy(self, page, frame, None);
         if lock(&self.dirty).remove(&page) {
             core.dirt.less(1);
         }

@@ -52,14 +52,18 @@ impl Core {
         true
     }
 
-    /// Lets `file` show `frame` itself again as `page`, if it shows a copy. Only who may end the writer's wait calls this:
-    /// the guard with the page `Opening`, or who takes it out of its file.
-    pub(crate) fn end_copy(&self, file: &FileCore, page: u64, frame: u32) {
-        let copy = lock(&self.snapshots.0).remove(&frame);
+    /// Lets `file` show `shown` as `page`, whose own arena page is `frame`, if it shows a copy; in any case if that is nothing.
+    /// Only who may end the writer's wait calls this: the guard with the page `Opening`, or who takes it out of its file.
+    pub(crate) fn end_copy(&self, file: &FileCore, page: u64, frame: u32, shown: Option<u32>) {
+        let mut snapshots = lock(&self.snapshots.0);
+        let copy = snapshots.remove(&frame);
+        if copy.is_some() || shown.is_none() {
+            // Under the lock, so that no holder makes a copy of what has just gone.
+            file.table.set(page, shown);
+        }
+        drop(snapshots);
         if let Some(copy) = copy {
-            file.table.set(page, Some(frame));
             self.release(copy);
-            self.arena.parking.wake(copy, 1);
         }
     }
 

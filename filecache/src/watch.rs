@@ -73,10 +73,22 @@ impl Watch {
                 for file in core.all_files() {
                     let _: Result<()> = file.recheck(core);
                 }
-                lock(&self.files).retain(|_, file| file.strong_count() > 0);
+                self.forget();
                 looked = Instant::now();
             }
         }
+    }
+
+    /// Gives the kernel's watches of files back that are not cached any more.
+    fn forget(&self) {
+        lock(&self.files).retain(|&watch, file| {
+            let there = file.strong_count() > 0;
+            if !there {
+                // Fails when the file itself has gone, and its watch with it.
+                let _ = inotify::remove_watch(&self.inotify, watch);
+            }
+            there
+        });
     }
 
     /// Until something was heard, or a second has passed; `true`: the end.

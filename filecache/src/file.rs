@@ -202,6 +202,7 @@ impl FileCore {
     }
 
     /// Length of the file, bytes.
+    #[inline]
     pub(crate) fn len(&self) -> u64 {
         self.len.load(Ordering::Acquire)
     }

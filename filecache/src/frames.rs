@@ -26,6 +26,12 @@ impl Run {
 }
 
 impl Frames {
+    /// One arena page.
+    #[inline]
+    pub(crate) fn one(frame: u32) -> Self {
+        Self { first: Run { before: 0, frame, pages: 1 }, more: None }
+    }
+
     /// Adds an arena page.
     #[inline]
     pub(crate) fn push(&mut self, frame: u32) {
@@ -59,9 +65,13 @@ impl Frames {
     /// Every page.
     #[inline]
     pub(crate) fn each(&self, mut each: impl FnMut(u32)) {
-        (self.first.frame..self.first.frame + self.first.pages).for_each(&mut each);
-        for run in self.more.iter().flat_map(|more| more.iter()) {
-            (run.frame..run.frame + run.pages).for_each(&mut each);
+        for frame in self.first.frame..self.first.frame + self.first.pages {
+            each(frame);
+        }
+        if let Some(more) = &self.more {
+            for run in more.iter() {
+                (run.frame..run.frame + run.pages).for_each(&mut each);
+            }
         }
     }
 

@@ -40,12 +40,38 @@ unsafe impl Sync for Kept {}
 impl Hold {
     #[inline]
     pub(crate) fn new(opened: &Arc<Opened>, range: Range<u64>) -> Result<Self> {
+        let (core, file) = (&*opened.cache.core, &*opened.file);
+        if range.start < range.end && range.end <= file.len() {
+            let pages = file.pages_of(&range);
+            // One page that is there and that nobody writes: what most holds of a frame are.
+            if pages.end - pages.start == 1
+                && let Some(entry) = file.table.entries(pages.start).first()
+                && let Some(frame) = entry.get()
+                && core.arena.word(frame).hold_usual()
+            {
+                if entry.get() == Some(frame) {
+                    return Ok(Self::of(core, range, Frames::one(frame)));
+                }
+                core.release(frame);
+            }
+        }
+        Self::of_any(opened, range)
+    }
+
+    /// The same for any range and pages in any state.
+    fn of_any(opened: &Arc<Opened>, range: Range<u64>) -> Result<Self> {
         let range = opened.file.check(range)?;
         let core = &opened.cache.core;
         let frames = hold_pages(core, &opened.file, opened.file.pages_of(&range))?;
+        Ok(Self::of(core, range, frames))
+    }
+
+    /// The hold of `range`, whose pages `frames` are held.
+    #[inline]
+    fn of(core: &Core, range: Range<u64>, frames: Frames) -> Self {
         core.counters.holds.add_one();
-        let kept = (frames.len() > 0).then(|| Kept(NonNull::from(&**core)));
-        Ok(Self { core: kept, offset: range.start, len: (range.end - range.start) as usize, frames })
+        let kept = (frames.len() > 0).then(|| Kept(NonNull::from(core)));
+        Self { core: kept, offset: range.start, len: (range.end - range.start) as usize, frames }
     }
 
     /// The core; `None` when the hold has no pages.

@@ -151,6 +151,16 @@ impl PageWord {
         self.hold_unusual(before)
     }
 
+    /// [`hold`](Self::hold), if the page is as it usually is; otherwise nothing has changed.
+    #[inline]
+    #[must_use = "the page is held when this is true"]
+    pub(crate) fn hold_usual(&self) -> bool {
+        let seen = self.0.load(Ordering::Relaxed);
+        // One try: who fails goes the long way. Acquire as in `hold`.
+        seen & (PHASE | WAITER | REFERENCED | OFTEN | TOO_MANY) == ADMITS
+            && self.0.compare_exchange(seen, seen + 1, Ordering::Acquire, Ordering::Relaxed).is_ok()
+    }
+
     /// The rest of [`hold`](Self::hold), for words other than the usual one; the count is in already.
     #[cold]
     fn hold_unusual(&self, before: Word) -> Result<Touch, Refusal> {

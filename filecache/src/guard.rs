@@ -12,15 +12,16 @@
 //!
 //! The guard waits for nobody: it takes short locks that no thread keeps across a wait for the guard, it reads no file and it
 //! never touches a view's memory. So a writer's wait is the wait for holds, and a holder's wait for the guard is one ioctl.
-//! The first touch of a page that no view shows yet is work for others (`worker.rs`).
+//! (A writer that has waited long is given a moment more, so that it does not find the page held again.) The first touch of
+//! a page that no view shows yet is work for others (`worker.rs`).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::core::{Core, Mail, lock};
 use crate::mapping::ViewMap;
@@ -33,7 +34,9 @@ use crate::{Error, Result};
 pub(crate) fn start(core: Arc<Core>) -> Result<std::thread::JoinHandle<()>> {
     std::thread::Builder::new()
         .name("stillwire-guard".into())
-        .spawn(move || Guard { core, waiting: HashMap::new(), held_back: Vec::new() }.run())
+        .spawn(move || {
+            Guard { core, waiting: HashMap::new(), held_back: Vec::new(), grace: VecDeque::new() }.run();
+        })
         .map_err(|source| Error::Guard { what: "starting its thread", source })
 }
 
@@ -43,6 +46,9 @@ struct Guard {
     waiting: HashMap<u32, Vec<Waiting>>,
     /// Writers that wait because too much is dirty.
     held_back: Vec<Waiting>,
+    /// Arena pages whose writers have been let through after a wait, and until when the pages stay `Opening`; in order of
+    /// time.
+    grace: VecDeque<(u32, Instant)>,
 }
 
 /// One writer that waits.
@@ -59,6 +65,7 @@ impl Guard {
         while !self.core.stopped() {
             let listening = lock(&self.core.listening).clone();
             self.sleep(&listening);
+            self.end_grace();
             for mail in self.core.mail() {
                 self.read(mail);
             }
@@ -80,8 +87,10 @@ impl Guard {
         let bell = self.core.bell().as_fd();
         let all = std::iter::once(bell).chain(listening.iter().map(|uffd| uffd.as_fd()));
         let mut ready: Vec<_> = all.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+        let left = self.grace.front().map(|(_, until)| until.saturating_duration_since(Instant::now()));
+        let timeout = left.map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() });
         // EINTR and the like: the caller looks at all sources in any case.
-        let _ = poll(&mut ready, None);
+        let _ = poll(&mut ready, timeout.as_ref());
         // Read before the mailbox is looked at: mail that comes after that look rings again.
         let _ = rustix::io::read(bell, &mut [0; 8]);
     }
@@ -132,6 +141,10 @@ impl Guard {
         match decision {
             // Writers noted earlier are let through as well: the last release came too late to tell of them.
             Some((frame, Some(Fault::Open))) => self.open(frame, Some(writer)),
+            // `Opening` for others already, and unprotected for them.
+            Some((frame, Some(Fault::Queued))) if self.grace.iter().any(|(other, _)| *other == frame) => {
+                writer.view.unprotect(writer.index);
+            }
             Some((frame, Some(Fault::Wait | Fault::Queued))) => {
                 count(&self.core.counters.waiting, 1);
                 self.waiting.entry(frame).or_default().push(writer);
@@ -165,10 +178,30 @@ impl Guard {
         for writer in waiting.iter().chain(&first) {
             writer.view.unprotect(writer.index);
         }
-        // Also when no view was left to unprotect: `Open` only says that one may be.
-        core.arena.word(frame).opened();
-        count(&core.counters.opens, 1);
-        core.arena.parking.wake(frame, 1);
+        if waiting.is_empty() {
+            self.opened(frame);
+        } else {
+            // Who has waited and is just being woken would find the page closed again by the next holder.
+            self.grace.push_back((frame, Instant::now() + GRACE));
+        }
+    }
+
+    /// Ends `Opening`. Also when no view was left to unprotect: `Open` only says that one may be.
+    fn opened(&self, frame: u32) {
+        self.core.arena.word(frame).opened();
+        count(&self.core.counters.opens, 1);
+        self.core.arena.parking.wake(frame, 1);
+    }
+
+    /// Holders may close again what has been open for long enough.
+    fn end_grace(&mut self) {
+        let now = Instant::now();
+        while let Some(&(frame, until)) = self.grace.front()
+            && until <= now
+        {
+            self.grace.pop_front();
+            self.opened(frame);
+        }
     }
 
     fn no_longer_waiting(&mut self, frame: u32) -> Vec<Waiting> {
@@ -177,3 +210,6 @@ impl Guard {
         waiting
     }
 }
+
+/// Time in which a writer that has waited can store before its page may be closed again.
+const GRACE: Duration = Duration::from_micros(100);

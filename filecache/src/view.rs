@@ -65,12 +65,17 @@ impl View {
     /// the same bytes may mix.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`]; when the file can not be read in, as [`CachedFile::hold`](crate::CachedFile::hold).
+    /// [`Error::OutOfRange`]; when the file can not be read in, as [`CachedFile::hold`](crate::CachedFile::hold), and then
+    /// what lies before that page is stored.
     pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
-        let range = self.touch(offset, bytes.len())?;
-        // SAFETY: the range is inside the file (checked) and so inside the mapping, which is writable and lives as long
-        // as `self`. References into the arena exist only to held pages, and the store waits for their holds to end.
-        unsafe { copy_in(bytes, self.as_ptr().add(range.start as usize)) };
+        let range = self.check(offset, bytes.len())?;
+        for part in self.by_page(&range) {
+            self.touch(part.start)?;
+            let bytes = &bytes[(part.start - range.start) as usize..(part.end - range.start) as usize];
+            // SAFETY: the part is inside the file (checked) and so inside the mapping, which is writable and lives as long
+            // as `self`. References into the arena exist only to held pages, and the store waits for their holds to end.
+            unsafe { copy_in(bytes, self.as_ptr().add(part.start as usize)) };
+        }
         Ok(())
     }
 
@@ -79,26 +84,41 @@ impl View {
     /// # Errors
     /// As [`write_at`](Self::write_at).
     pub fn read_at(&self, offset: u64, bytes: &mut [u8]) -> Result<()> {
-        let range = self.touch(offset, bytes.len())?;
-        // SAFETY: inside the file, so inside the mapping, which is readable and lives as long as `self`.
-        unsafe { copy_out(self.as_ptr().add(range.start as usize), bytes) };
+        let range = self.check(offset, bytes.len())?;
+        for part in self.by_page(&range) {
+            self.touch(part.start)?;
+            let bytes = &mut bytes[(part.start - range.start) as usize..(part.end - range.start) as usize];
+            // SAFETY: inside the file, so inside the mapping, which is readable and lives as long as `self`.
+            unsafe { copy_out(self.as_ptr().add(part.start as usize), bytes) };
+        }
         Ok(())
     }
 
-    /// Checks a range, and has what is not there laid by this thread: so that what fails is an error and no signal.
-    fn touch(&self, offset: u64, len: usize) -> Result<Range<u64>> {
-        let Token { opened, map } = &*self.0;
+    /// `len` bytes from `offset`, if the view shows them.
+    fn check(&self, offset: u64, len: usize) -> Result<Range<u64>> {
+        let opened = &self.0.opened;
         let range = opened.file.check(offset..offset.saturating_add(len as u64))?;
         if range.end > self.capacity() as u64 {
             let (path, len) = (opened.file.path().to_path_buf(), self.capacity() as u64);
             return Err(Error::OutOfRange { path, start: range.start, end: range.end, len });
         }
-        for page in opened.file.pages_of(&range) {
-            if !map.is_laid(page) {
-                opened.file.lay(&opened.cache.core, map, page)?;
-            }
-        }
         Ok(range)
+    }
+
+    /// The parts of a range that are in one page each.
+    fn by_page(&self, range: &Range<u64>) -> impl Iterator<Item = Range<u64>> + use<> {
+        let (range, shift) = (range.clone(), self.0.opened.cache.core.arena.page_shift());
+        let pages = self.0.opened.file.pages_of(&range);
+        pages.map(move |page| range.start.max(page << shift)..range.end.min((page + 1) << shift))
+    }
+
+    /// Has the page at byte `at` laid by this thread, if it is not there: so that what fails is an error and no signal. Just
+    /// before it is used: the pages of a long range may push each other out.
+    fn touch(&self, at: u64) -> Result<()> {
+        let Token { opened, map } = &*self.0;
+        let core = &opened.cache.core;
+        let page = at >> core.arena.page_shift();
+        if map.is_laid(page) { Ok(()) } else { opened.file.lay(core, map, page) }
     }
 
     /// The file's view in this process, made if there is none or if the file has outgrown it.

@@ -34,12 +34,14 @@ impl FileCore {
         }
     }
 
-    /// Starts to read the folios that `pages` touches and that are not cached, without waiting, as far as there is room.
-    pub(crate) fn prefetch(self: &Arc<Self>, core: &Arc<Core>, pages: Range<u64>) {
+    /// Starts to read the folios that `pages` touches and that are not cached, without waiting, as far as there is room
+    /// without that of `spared`: where most of the memory is dirty or held, what is read ahead would push out the page that
+    /// it was read ahead of, and whoever wants that would read in vain again and again.
+    pub(crate) fn prefetch(self: &Arc<Self>, core: &Arc<Core>, pages: Range<u64>, spared: u64) {
         let mut at = pages.start;
         while let Some((first, order)) = self.folio_at(core, at).filter(|_| at < pages.end) {
             if self.table.get(at).is_none() {
-                match self.start(core, at) {
+                match self.start(core, at, Some(spared)) {
                     Ok(Some(_)) => count(&core.counters.read_ahead, 1),
                     Ok(None) => {}
                     Err(_) => return,
@@ -80,7 +82,7 @@ impl FileCore {
         // Not more than an eighth of the arena: what was read ahead must not push itself out.
         let window = window.min(u64::from(core.arena.pages()) / 8);
         if window > 0 {
-            self.prefetch(core, next..next + window);
+            self.prefetch(core, next..next + window, page);
         }
     }
 
@@ -100,7 +102,7 @@ impl FileCore {
     fn start_with_room(self: &Arc<Self>, core: &Arc<Core>, page: u64) -> Result<Option<Arc<Ticket>>> {
         let begun = Instant::now();
         loop {
-            match self.start(core, page) {
+            match self.start(core, page, None) {
                 Err(Error::ArenaFull { .. }) if core.dirt.will_shrink() && begun.elapsed() < core.config.patience => {
                     core.dirt.wait_for_room(Duration::from_millis(10));
                 }
@@ -110,11 +112,11 @@ impl FileCore {
     }
 
     /// Starts to read the folio of `page`, or what is missing of it. `None`: it is there, or another thread reads it.
-    fn start(self: &Arc<Self>, core: &Arc<Core>, page: u64) -> Result<Option<Arc<Ticket>>> {
+    fn start(self: &Arc<Self>, core: &Arc<Core>, page: u64, spared: Option<u64>) -> Result<Option<Arc<Ticket>>> {
         // Locked, so that two threads do not claim a part of a folio each: it is read in one go.
         let growing = lock(&self.growing);
         let claimed = match self.table.get(page) {
-            None => Some(self.grow(core, page, &growing)?),
+            None => Some(self.grow(core, page, spared, &growing)?),
             Some(frame) => self.claim_again(core, page, frame),
         };
         drop(growing);
@@ -125,7 +127,13 @@ impl FileCore {
     }
 
     /// A new folio for `page`, all of it claimed: first page in the file.
-    fn grow(self: &Arc<Self>, core: &Arc<Core>, page: u64, _growing: &MutexGuard<'_, ()>) -> Result<(u64, Claim)> {
+    fn grow(
+        self: &Arc<Self>,
+        core: &Arc<Core>,
+        page: u64,
+        spared: Option<u64>,
+        _growing: &MutexGuard<'_, ()>,
+    ) -> Result<(u64, Claim)> {
         let arena = &core.arena;
         let Some((_, best)) = self.folio_at(core, page) else {
             // Cut off between the caller's look and now.
@@ -139,7 +147,7 @@ impl FileCore {
             if (first..first + (1 << order)).any(|page| self.table.get(page).is_some()) {
                 continue;
             }
-            let Some(frame) = core.allocate(order) else { continue };
+            let Some(frame) = core.allocate(order, spared.map(|page| (self.id, page))) else { continue };
             let Some(claim) = Claim::new(core, frame, 1 << order) else { unreachable!("a free block is empty") };
             // Pages are `Filling` before the table shows them.
             (first..).zip(frame..frame + (1 << order)).for_each(|(page, frame)| self.table.set(page, Some(frame)));

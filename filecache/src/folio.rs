@@ -38,6 +38,9 @@ impl Folio {
     }
 }
 
+/// A page, by the number of its file, whose folio is not to go: somebody is about to use it.
+pub(crate) type Spared = Option<(u64, u64)>;
+
 /// Every folio, and the order in which they go.
 pub(crate) struct Residents(Mutex<Inner>);
 
@@ -93,10 +96,18 @@ impl Residents {
     }
 
     /// The folio that should go next. It stays here until it has gone.
-    fn victim(&self, core: &Core) -> Option<Folio> {
+    fn victim(&self, core: &Core, spared: Spared) -> Option<Folio> {
         let mut inner = lock(&self.0);
         let Inner { folios, policy } = &mut *inner;
-        let frame = policy.evict(|frame| folios.get(&frame).map_or(Look::Idle, |folio| look(core, folio)))?;
+        let is_spared = |folio: &Folio| {
+            let pages = folio.first..folio.first + u64::from(folio.pages());
+            spared.is_some_and(|(file, page)| folio.file.id == file && pages.contains(&page))
+        };
+        let frame = policy.evict(|frame| match folios.get(&frame) {
+            Some(folio) if is_spared(folio) => Look::Pinned,
+            Some(folio) => look(core, folio),
+            None => Look::Idle,
+        })?;
         folios.get(&frame).cloned()
     }
 
@@ -128,22 +139,22 @@ fn look(core: &Core, folio: &Folio) -> Look {
 impl Core {
     /// A block of `2^order` pages, for which idle folios are evicted if need be: but not more than twice its size, as
     /// memory in small pieces would empty the cache for one large block.
-    pub(crate) fn allocate(&self, order: u8) -> Option<u32> {
+    pub(crate) fn allocate(&self, order: u8, spared: Spared) -> Option<u32> {
         let mut budget = 2u64 << order;
         loop {
             if let Some(block) = self.arena.buddy().allocate(order) {
                 return Some(block);
             }
-            let evicted = u64::from(self.evict()?);
+            let evicted = u64::from(self.evict(spared)?);
             // A single page is always worth another try.
             budget = if order == 0 { budget } else { budget.checked_sub(evicted)? };
         }
     }
 
     /// Evicts one folio; the number of pages that are free now. `None`: every folio is held, dirty, or in use.
-    pub(crate) fn evict(&self) -> Option<u32> {
+    fn evict(&self, spared: Spared) -> Option<u32> {
         for _ in 0..TRIES {
-            let folio = self.residents.victim(self)?;
+            let folio = self.residents.victim(self, spared)?;
             if self.evict_folio(&folio) {
                 count(&self.counters.evictions, u64::from(folio.pages()));
                 return Some(folio.pages());

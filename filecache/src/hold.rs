@@ -279,7 +279,7 @@ fn fill(core: &Arc<Core>, file: &Arc<FileCore>, pages: &Range<u64>) -> Result<()
     let most = (AT_ONCE >> core.arena.page_shift()).max(1).min(u64::from(core.arena.pages()) / 8);
     let end = pages.end.min(pages.start.saturating_add(most));
     if end - pages.start > 1 {
-        file.prefetch(core, pages.start..end);
+        file.prefetch(core, pages.start..end, pages.start);
     }
     file.fill(core, pages.start).map(drop)
 }

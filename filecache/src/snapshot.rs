@@ -28,7 +28,7 @@ impl Core {
             return false;
         }
         // Room is made before the lock is taken: eviction waits for the guard, and the guard takes this lock.
-        let Some(copy) = self.allocate(0) else {
+        let Some(copy) = self.allocate(0, None) else {
             count(&self.counters.no_snapshot, 1);
             return false;
         };

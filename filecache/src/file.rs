@@ -118,7 +118,7 @@ impl CachedFile {
 
     /// Ends a conflict in favour of this cache: the next write-back overwrites what somebody else wrote in the same pages.
     pub fn overwrite(&self) {
-        self.0.file.accept_conflict();
+        self.0.file.accept_conflict(&self.0.cache.core);
     }
 }
 

@@ -66,10 +66,15 @@ impl FileCore {
     }
 
     /// Ends a conflict by letting the next write-back win.
-    pub(crate) fn accept_conflict(&self) {
+    pub(crate) fn accept_conflict(self: &Arc<Self>, core: &Arc<Core>) {
         let io = lock(&self.io);
-        self.note_stamp(&io);
-        lock(&self.outside).conflict = None;
+        // What has changed since the conflict was noticed is out of date too.
+        let _known: Result<()> = self.look_outside(core, &io);
+        // Write-back makes the file as long as the last store needs, not longer.
+        let stored = lock(&self.dirty).last().map_or(0, |page| (page + 1) << core.arena.page_shift());
+        let mut outside = lock(&self.outside);
+        self.has_len(outside.stamp.len.max(stored.min(self.len())));
+        outside.conflict = None;
     }
 }
 

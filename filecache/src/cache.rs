@@ -227,7 +227,7 @@ impl Core {
                 let _ = self.evict_folio(&folio);
             }
         }
-        files.retain(|_, file| !closed(file) || !file.is_clean() || file.folios.load(Ordering::Relaxed) > 0);
+        files.retain(|_, file| !closed(file) || !file.is_durable() || file.folios.load(Ordering::Relaxed) > 0);
     }
 }
 

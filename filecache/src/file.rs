@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use crate::cache::CacheInner;
@@ -67,7 +67,8 @@ impl CachedFile {
         Unheld::new(&self.0, range)
     }
 
-    /// Returns when every store that returned before this call is on the disk (`fdatasync(2)`).
+    /// Returns when every store and every [`set_len`](Self::set_len) that returned before this call is on the disk
+    /// (`fdatasync(2)`).
     ///
     /// Pages that could not be written stay dirty, and are tried again by the next call and in the background.
     ///
@@ -153,6 +154,8 @@ pub(crate) struct FileCore {
     pub(crate) local: Mutex<Weak<Token>>,
     /// File pages that are not on the disk.
     pub(crate) dirty: Mutex<BTreeSet<u64>>,
+    /// The length has been changed, and the disk has not said since that this is durable.
+    pub(crate) resized: AtomicBool,
     pub(crate) failures: Mutex<Failures>,
     pub(crate) outside: Mutex<Outside>,
     /// Read-ahead: number of folios that the next sequential miss asks for.
@@ -188,6 +191,7 @@ impl FileCore {
             views: RwLock::default(),
             local: Mutex::default(),
             dirty: Mutex::default(),
+            resized: AtomicBool::new(false),
             failures: Mutex::default(),
             outside: Mutex::new(Outside { stamp, conflict: None }),
             window: AtomicU32::new(0),
@@ -264,6 +268,11 @@ impl FileCore {
     /// Whether every page is on the disk.
     pub(crate) fn is_clean(&self) -> bool {
         lock(&self.dirty).is_empty()
+    }
+
+    /// Whether the disk has all of it: every page, and the length.
+    pub(crate) fn is_durable(&self) -> bool {
+        self.is_clean() && !self.resized.load(Ordering::Relaxed)
     }
 
     /// Drops what is idle and clean of the folios in `range`.

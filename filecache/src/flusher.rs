@@ -144,7 +144,7 @@ impl Core {
     pub(crate) fn flush(self: &Arc<Self>) -> bool {
         let files = self.all_files();
         let failed =
-            files.iter().filter(|file| !file.is_clean() && file.write_back(self, 0..u64::MAX).is_err()).count();
+            files.iter().filter(|file| !file.is_durable() && file.write_back(self, 0..u64::MAX).is_err()).count();
         failed > 0
     }
 }

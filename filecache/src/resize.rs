@@ -1,6 +1,7 @@
 //! Taking pages out of a file although they may be dirty or held: truncation, and what somebody else has changed.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::core::{Core, Mail, lock};
 use crate::file::FileCore;
@@ -30,6 +31,7 @@ impl FileCore {
             return Err(Error::File { path: self.path().to_path_buf(), what: "ftruncate", source });
         }
         self.has_len(len);
+        self.resized.store(true, Ordering::Relaxed);
         if len < before {
             let kept = self.pages();
             self.drop_pages(core, |page, _| page >= kept);
@@ -42,7 +44,7 @@ impl FileCore {
 
     /// What is touched beyond the end fails for good; from page `from` on it may be touched again.
     fn unpoison(&self, core: &Core, from: u64) {
-        if core.counters.poisoned.load(std::sync::atomic::Ordering::Relaxed) > 0 {
+        if core.counters.poisoned.load(Ordering::Relaxed) > 0 {
             let _layout = lock(&self.layout);
             for view in self.views() {
                 // A view that can not be refreshed keeps failing there, which is no worse than before.

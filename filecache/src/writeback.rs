@@ -48,7 +48,8 @@ impl FileCore {
     pub(crate) fn write_back(self: &Arc<Self>, core: &Arc<Core>, pages: Range<u64>) -> Result<()> {
         let io = lock(&self.io);
         let dirty: Vec<u64> = lock(&self.dirty).range(pages).copied().collect();
-        if dirty.is_empty() {
+        let resized = self.resized.load(Ordering::Relaxed);
+        if dirty.is_empty() && !resized {
             // What is not dirty is durable already. But somebody may wait for an answer about a conflict.
             return self.conflict();
         }
@@ -57,9 +58,13 @@ impl FileCore {
         let held = self.write_all(core, &dirty, &batch);
         let mut failed = batch.wait_for(0);
         let written = std::mem::take(&mut *lock(&batch.written));
-        if !written.is_empty() {
+        if !written.is_empty() || resized {
             match self.flush() {
-                Ok(()) => self.are_durable(core, &written),
+                Ok(()) => {
+                    self.are_durable(core, &written);
+                    // Set only by who has `io` locked, as this has.
+                    self.resized.store(false, Ordering::Relaxed);
+                }
                 Err(error) => {
                     // What the disk was given may be lost: it has to be written again.
                     written.iter().for_each(|(_, frame)| core.arena.word(*frame).not_durable());

@@ -118,6 +118,7 @@ impl CachedFile {
     }
 
     /// Ends a conflict in favour of this cache: the next write-back overwrites what somebody else wrote in the same pages.
+    /// Waits for holds of the last page when the other has made the file longer.
     pub fn overwrite(&self) {
         self.0.file.accept_conflict(&self.0.cache.core);
     }

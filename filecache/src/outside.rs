@@ -41,8 +41,10 @@ impl FileCore {
         }
         // Who has a deleted file open still has its bytes.
         if what != Change::Deleted {
-            // Stores beyond the file's new end stay until somebody decides.
-            self.has_len(if clean { now.len } else { now.len.max(self.len()) });
+            // With stores that are only here, the length stays too until somebody decides.
+            if clean {
+                self.has_len(now.len);
+            }
             self.drop_pages(core, |_, dirty| !dirty);
         }
     }
@@ -72,9 +74,13 @@ impl FileCore {
         let _known: Result<()> = self.look_outside(core, &io);
         // Write-back makes the file as long as the last store needs, not longer.
         let stored = lock(&self.dirty).last().map_or(0, |page| (page + 1) << core.arena.page_shift());
-        let mut outside = lock(&self.outside);
-        self.has_len(outside.stamp.len.max(stored.min(self.len())));
-        outside.conflict = None;
+        let before = self.len();
+        let len = lock(&self.outside).stamp.len.max(stored.min(before));
+        if len > before {
+            self.zero_the_end(core, before);
+        }
+        self.has_len(len);
+        lock(&self.outside).conflict = None;
     }
 }
 

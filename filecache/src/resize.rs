@@ -55,7 +55,7 @@ impl FileCore {
 
     /// Makes the end of the last page, behind the file's `len`, zeros: a writer may have stored there, and it is about to
     /// become a part of the file. Waits for the page's holds to end, as a writer does.
-    fn zero_the_end(self: &Arc<Self>, core: &Arc<Core>, len: u64) {
+    pub(crate) fn zero_the_end(self: &Arc<Self>, core: &Arc<Core>, len: u64) {
         let (shift, page_size) = (core.arena.page_shift(), core.arena.page_size() as u64);
         let page = len >> shift;
         let used = (len & (page_size - 1)) as usize;

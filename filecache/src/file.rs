@@ -93,7 +93,8 @@ impl CachedFile {
     /// their address space reaches ([`View::capacity`]).
     ///
     /// # Errors
-    /// [`Error::ReadOnly`]; [`Error::TooLong`]; [`Error::File`] with the disk's answer, and nothing has changed.
+    /// [`Error::ReadOnly`]; [`Error::TooLong`]; [`Error::Conflict`]; [`Error::File`] with the disk's answer. Nothing has
+    /// changed then.
     pub fn set_len(&self, len: u64) -> Result<()> {
         self.0.file.set_len(&self.0.cache.core, len)
     }

@@ -20,6 +20,8 @@ impl FileCore {
         }
         self.fits(len)?;
         let io = lock(&self.io);
+        // Before the stamp changes by this, or what somebody else did would be taken for our own doing.
+        self.look_outside(core, &io)?;
         let before = self.len();
         if len > before {
             self.zero_the_end(core, before);

@@ -85,6 +85,8 @@ impl FileCore {
                     let held = crate::hold::hold_pages(core, self, page..page + 1);
                     held.into_iter().for_each(|frames| frames.each(|frame| core.release(frame)));
                 }
+                // Never read in; what will be has zeros there.
+                Phase::Error => return,
                 _ => std::thread::sleep(std::time::Duration::from_micros(100)),
             }
         }

@@ -32,6 +32,10 @@ impl Opened {
         let file = &self.file;
         let pages = file.pages_of(&(range.start.min(range.end)..range.end));
         let answer = file.write_back(&self.cache.core, pages);
+        if !matches!(answer, Ok(()) | Err(Error::WriteBack { .. })) {
+            // What has failed before is told when this no longer stands in front of it.
+            return answer;
+        }
         let failures = lock(&file.failures);
         let told = self.told.swap(failures.count, Ordering::Relaxed);
         answer?;

@@ -80,6 +80,10 @@ impl FileCore {
             self.zero_the_end(core, before);
         }
         self.has_len(len);
+        if len > before {
+            // A last page that is not dirty was read in as if the file ended there.
+            self.drop_pages(core, |_, dirty| !dirty);
+        }
         lock(&self.outside).conflict = None;
     }
 }

@@ -34,9 +34,7 @@ use crate::{Error, Result};
 pub(crate) fn start(core: Arc<Core>) -> Result<std::thread::JoinHandle<()>> {
     std::thread::Builder::new()
         .name("stillwire-guard".into())
-        .spawn(move || {
-            Guard { core, waiting: HashMap::new(), held_back: Vec::new(), grace: VecDeque::new() }.run();
-        })
+        .spawn(move || Guard::new(core).run())
         .map_err(|source| Error::Guard { what: "starting its thread", source })
 }
 
@@ -49,6 +47,8 @@ struct Guard {
     /// Arena pages whose writers have been let through after a wait, and until when the pages stay `Opening`; in order of
     /// time.
     grace: VecDeque<(u32, Instant)>,
+    /// What was heard while a page was unprotected.
+    later: Vec<(Arc<Uffd>, Heard)>,
 }
 
 /// One writer that waits.
@@ -60,6 +60,11 @@ struct Waiting {
 }
 
 impl Guard {
+    fn new(core: Arc<Core>) -> Self {
+        let (held_back, later) = (Vec::new(), Vec::new());
+        Self { core, waiting: HashMap::new(), held_back, grace: VecDeque::new(), later }
+    }
+
     fn run(mut self) {
         let mut heard = Vec::new();
         while !self.core.stopped() {
@@ -78,6 +83,10 @@ impl Guard {
                 for touch in heard.drain(..) {
                     self.touched(uffd, touch, now);
                 }
+            }
+            // Each of these may add to them.
+            while let Some((uffd, touch)) = self.later.pop() {
+                self.touched(&uffd, touch, Instant::now());
             }
         }
     }
@@ -143,7 +152,7 @@ impl Guard {
             Some((frame, Some(Fault::Open))) => self.open(frame, Some(writer)),
             // `Opening` for others already, and unprotected for them.
             Some((frame, Some(Fault::Queued))) if self.grace.iter().any(|(other, _)| *other == frame) => {
-                writer.view.unprotect(writer.index);
+                unprotect(&writer, &mut self.later);
             }
             Some((frame, Some(Fault::Wait | Fault::Queued))) => {
                 count(&self.core.counters.waiting, 1);
@@ -176,7 +185,7 @@ impl Guard {
         // Counted before the writers go on: who sees the store sees the pause.
         waiting.iter().for_each(|writer| core.counters.paused(writer.since.elapsed()));
         for writer in waiting.iter().chain(&first) {
-            writer.view.unprotect(writer.index);
+            unprotect(writer, &mut self.later);
         }
         if waiting.is_empty() {
             self.opened(frame);
@@ -209,6 +218,13 @@ impl Guard {
         self.core.counters.waiting.fetch_sub(waiting.len() as u64, Ordering::Relaxed);
         waiting
     }
+}
+
+/// Lets a writer through. What is heard meanwhile comes `later`.
+fn unprotect(writer: &Waiting, later: &mut Vec<(Arc<Uffd>, Heard)>) {
+    let mut heard = Vec::new();
+    writer.view.unprotect(writer.index, &mut heard);
+    later.extend(heard.into_iter().map(|touch| (writer.view.uffd.clone(), touch)));
 }
 
 /// Time in which a writer that has waited can store before its page may be closed again.

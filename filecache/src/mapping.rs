@@ -22,7 +22,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use rustix::mm::{Advice, MapFlags, MremapFlags, ProtFlags, madvise, mmap, mmap_anonymous, mremap_fixed, munmap};
 
 use crate::file::FileCore;
-use crate::uffd::{Listen, Uffd};
+use crate::uffd::{Heard, Listen, Uffd};
 
 /// Address space for a view. Unmapped by [`unmap`](Self::unmap), or by nobody: it does not know its users.
 #[derive(Clone, Copy, Debug)]
@@ -221,11 +221,12 @@ impl ViewMap {
         Some(self.live.read().unwrap_or_else(PoisonError::into_inner)).filter(|live| **live)
     }
 
-    /// Lets stores into one page and wakes who waits there. The guard alone calls this, with the page `Opening`.
-    pub(crate) fn unprotect(&self, index: u64) {
+    /// Lets stores into one page and wakes who waits there. The guard alone calls this, with the page `Opening`; `heard` is
+    /// what it heard meanwhile of this view's process.
+    pub(crate) fn unprotect(&self, index: u64, heard: &mut Vec<Heard>) {
         if let Some(_live) = self.live() {
             let (at, len) = (self.address(index), 1 << self.page_shift);
-            if self.uffd.unprotect(at, len).is_err() {
+            if self.uffd.unprotect(at, len, heard).is_err() {
                 // The page is not laid any more, and the writer must try again. (Or its process has ended.)
                 let _: io::Result<()> = self.uffd.wake(at, len);
             }

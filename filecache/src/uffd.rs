@@ -84,23 +84,28 @@ impl Uffd {
 
     /// Takes write permission away. On return no processor has a translation left that would let a store through.
     pub(crate) fn protect(&self, address: usize, bytes: usize) -> io::Result<()> {
-        self.write_protect(address, bytes, WRITEPROTECT_MODE_WP)
-    }
-
-    /// Gives write permission back and wakes the threads that wait for it.
-    pub(crate) fn unprotect(&self, address: usize, bytes: usize) -> io::Result<()> {
-        self.write_protect(address, bytes, 0)
-    }
-
-    fn write_protect(&self, address: usize, bytes: usize, mode: u64) -> io::Result<()> {
         loop {
-            let mut call = WriteProtect { range: Range::of(address, bytes), mode };
+            let mut call = WriteProtect { range: Range::of(address, bytes), mode: WRITEPROTECT_MODE_WP };
             match self.ioctl(UFFDIO_WRITEPROTECT, &mut call) {
-                // The address space is being changed by another thread; nothing has been done yet, or a part: the
+                // A mapping is being moved, and its mover waits for the guard; nothing has been done yet, or a part: the
                 // call is idempotent.
                 Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => std::thread::yield_now(),
                 other => return other,
             }
+        }
+    }
+
+    /// Gives write permission back and wakes the threads that wait for it. The guard calls this, for which a mover of a
+    /// mapping may be waiting; so it must hear of that meanwhile, or both would wait for ever. What else it hears is in
+    /// `heard`.
+    pub(crate) fn unprotect(&self, address: usize, bytes: usize, heard: &mut Vec<Heard>) -> io::Result<()> {
+        loop {
+            let mut call = WriteProtect { range: Range::of(address, bytes), mode: 0 };
+            match self.ioctl(UFFDIO_WRITEPROTECT, &mut call) {
+                Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => self.faults(heard)?,
+                other => return other,
+            }
+            std::thread::yield_now();
         }
     }
 

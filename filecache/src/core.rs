@@ -69,6 +69,8 @@ pub(crate) enum Mail {
     Retry(u32),
     /// Pages have become clean: writers that waited for that may go on.
     Cleaned,
+    /// The process behind the userfaultfd of this number has gone, and with it its writers.
+    Gone(u64),
 }
 
 impl Core {
@@ -187,6 +189,18 @@ impl Core {
     /// Every file, at this moment.
     pub(crate) fn all_files(&self) -> Vec<Arc<FileCore>> {
         lock(&self.files).values().cloned().collect()
+    }
+
+    /// The guard listens to `uffd` too from now on.
+    pub(crate) fn listen(&self, uffd: &Arc<Uffd>) {
+        lock(&self.listening).push(uffd.clone());
+        self.ring();
+    }
+
+    /// Nobody touches anything behind `uffd` any more.
+    pub(crate) fn unlisten(&self, uffd: &Uffd) {
+        lock(&self.listening).retain(|other| other.id() != uffd.id());
+        self.tell_guard(Mail::Gone(uffd.id()));
     }
 
     fn ring(&self) {

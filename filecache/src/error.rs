@@ -147,6 +147,39 @@ pub enum Error {
         /// What to do.
         hint: &'static str,
     },
+    /// The socket between a cache and writers in other processes.
+    #[error("{socket}: {what}: {source}{hint}", socket = socket.display())]
+    Door {
+        /// The socket.
+        socket: PathBuf,
+        /// Step that failed.
+        what: &'static str,
+        /// The kernel's answer.
+        source: io::Error,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// A cache in another process has refused something, or failed at it.
+    #[error("{socket}: the cache there answers: {text}", socket = socket.display())]
+    Answered {
+        /// The socket.
+        socket: PathBuf,
+        /// Its error.
+        text: String,
+        /// The same as the kernel would say it.
+        source: io::Error,
+    },
+    /// The cache in another process is no more.
+    #[error("{path}: the cache behind {socket} has ended, or has cut this process off; stores since the last sync may be lost. Start it again, and attach again", path = path.display(), socket = socket.display())]
+    CacheGone {
+        /// The file.
+        path: PathBuf,
+        /// The socket.
+        socket: PathBuf,
+    },
+    /// A process that connects to attach, and does not do it as it should.
+    #[error("attach: the process that connected {0}")]
+    Peer(&'static str),
     /// A length beyond what can be cached.
     #[error("{path}: {len} bytes are asked for; a cached file can have at most {most}", path = path.display())]
     TooLong {
@@ -231,6 +264,22 @@ impl Error {
             io::ErrorKind::IsADirectory => Self::NotRegular { path, kind: "directory" },
             _ => Self::File { path, what, source },
         }
+    }
+
+    /// The number of `errno(3)` that comes nearest.
+    pub(crate) fn code(&self) -> i32 {
+        let source = std::error::Error::source(self).and_then(|source| source.downcast_ref::<io::Error>());
+        let kernels = source.and_then(io::Error::raw_os_error);
+        kernels.unwrap_or(match self {
+            Self::NotFound { .. } => libc::ENOENT,
+            Self::NotPermitted { .. } | Self::ReadOnly { .. } => libc::EACCES,
+            Self::NotRegular { .. } | Self::OutOfRange { .. } => libc::EINVAL,
+            Self::ArenaFull { .. } => libc::ENOMEM,
+            Self::Conflict { .. } => libc::EBUSY,
+            Self::TooLong { .. } => libc::EFBIG,
+            Self::Peer(_) => libc::EPROTO,
+            _ => libc::EIO,
+        })
     }
 
     /// The kernel's answer to `what` about a file.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::core::{Core, Mail, lock};
 use crate::file::FileCore;
@@ -127,6 +127,13 @@ fn look(core: &Core, folio: &Folio) -> Look {
     if !folio.frames().all(|frame| core.arena.word(frame).may_be_taken()) {
         return Look::Pinned;
     }
+    let pages = folio.first..folio.first + u64::from(folio.pages());
+    let views = folio.file.views.read().unwrap_or_else(PoisonError::into_inner);
+    // Of a process that does not answer. It would only be in the way of others that could go.
+    if views.iter().any(|view| view.is_stuck(&pages)) {
+        return Look::Pinned;
+    }
+    drop(views);
     let (mut touched, mut often) = (0, 0);
     for frame in folio.frames() {
         let used = core.arena.word(frame).look();

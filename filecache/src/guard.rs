@@ -57,6 +57,8 @@ struct Waiting {
     /// Page of the view that it stored into.
     index: u64,
     since: Instant,
+    /// Its process has gone. It stays noted, for its page knows that somebody waits; but it is no pause.
+    gone: bool,
 }
 
 impl Guard {
@@ -119,6 +121,7 @@ impl Guard {
                     self.store(writer);
                 }
             }
+            Mail::Gone(uffd) => self.forget(uffd),
         }
     }
 
@@ -135,7 +138,7 @@ impl Guard {
             self.core.wanted.ask(view, index);
         } else {
             count(&self.core.counters.faults, 1);
-            self.store(Waiting { view, index, since });
+            self.store(Waiting { view, index, since, gone: false });
         }
     }
 
@@ -183,7 +186,8 @@ impl Guard {
             file.is_dirty_now(core, writer.index);
         }
         // Counted before the writers go on: who sees the store sees the pause.
-        waiting.iter().for_each(|writer| core.counters.paused(writer.since.elapsed()));
+        let paused = waiting.iter().filter(|writer| !writer.gone);
+        paused.for_each(|writer| core.counters.paused(writer.since.elapsed()));
         for writer in waiting.iter().chain(&first) {
             unprotect(writer, &mut self.later);
         }
@@ -215,8 +219,22 @@ impl Guard {
 
     fn no_longer_waiting(&mut self, frame: u32) -> Vec<Waiting> {
         let waiting = self.waiting.remove(&frame).unwrap_or_default();
-        self.core.counters.waiting.fetch_sub(waiting.len() as u64, Ordering::Relaxed);
+        let still_there = waiting.iter().filter(|writer| !writer.gone).count();
+        self.core.counters.waiting.fetch_sub(still_there as u64, Ordering::Relaxed);
         waiting
+    }
+
+    /// The writers of a process that has gone wait no more.
+    fn forget(&mut self, uffd: u64) {
+        let of_it = |writer: &Waiting| writer.view.uffd.id() == uffd;
+        let held_back = self.held_back.len();
+        self.held_back.retain(|writer| !of_it(writer));
+        let mut gone = held_back - self.held_back.len();
+        for writer in self.waiting.values_mut().flatten().filter(|writer| of_it(writer) && !writer.gone) {
+            writer.gone = true;
+            gone += 1;
+        }
+        self.core.counters.waiting.fetch_sub(gone as u64, Ordering::Relaxed);
     }
 }
 

@@ -17,6 +17,7 @@
 //! - [`CachedFile`]: an open file; [`CachedFile::hold`] gives a [`Hold`];
 //! - [`Hold`]: bytes that nobody can change while the value lives; a [`Payload`](stillwire_dma::Payload) for a NIC;
 //! - [`View`]: where writers write; a store into a held page waits.
+//! - [`Cache::serve`] and [`attach::attach`]: the same for writers in other processes;
 //! - [`DirectFile`]: a file that is sent from where the kernel caches it, if there is something that keeps it still.
 //!
 //! What it costs is in `page.rs`: an atomic addition to hold a page, one to release it, and no system call while nobody
@@ -28,6 +29,7 @@
 #![warn(missing_docs)]
 
 mod arena;
+pub mod attach;
 mod buddy;
 mod cache;
 mod core;
@@ -60,6 +62,7 @@ mod watch;
 mod worker;
 mod writeback;
 
+pub use attach::{AttachedFile, Door};
 pub use cache::{Cache, Config};
 pub use direct::{DirectConfig, DirectFile, DirectHold, DirectKind};
 #[doc(hidden)]

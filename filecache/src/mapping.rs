@@ -17,10 +17,11 @@ use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use rustix::mm::{Advice, MapFlags, MremapFlags, ProtFlags, madvise, mmap, mmap_anonymous, mremap_fixed, munmap};
 
+use crate::core::lock;
 use crate::file::FileCore;
 use crate::uffd::{Heard, Listen, Uffd};
 
@@ -130,6 +131,8 @@ pub(crate) struct ViewMap {
     laid: RwLock<BTreeMap<u64, (u64, u32)>>,
     /// Whether the mapping is still there. The guard keeps it for reading while it unprotects.
     live: RwLock<bool>,
+    /// Holds of arena pages that have left the file and that the view may still show.
+    kept: Mutex<Vec<u32>>,
 }
 
 /// Who changes the mappings of a view's process.
@@ -140,6 +143,15 @@ pub(crate) trait Seat: Send + Sync {
     fn unlay(&self, at: usize, len: usize) -> io::Result<()>;
     /// The view ends.
     fn unmap(&self);
+    /// Whether it is another process that does so. It may do it later than it is waited for (an error of kind `TimedOut`),
+    /// and it may not be as it should.
+    fn is_foreign(&self) -> bool {
+        false
+    }
+    /// Whether that process has done all that it was asked for. While it has not, it is asked for nothing more.
+    fn answers(&self) -> bool {
+        true
+    }
 }
 
 impl ViewMap {
@@ -152,7 +164,17 @@ impl ViewMap {
         page_shift: u32,
         seat: Box<dyn Seat>,
     ) -> Self {
-        Self { file, uffd, base, capacity, page_shift, seat, laid: RwLock::default(), live: RwLock::new(true) }
+        Self {
+            file,
+            uffd,
+            base,
+            capacity,
+            page_shift,
+            seat,
+            laid: RwLock::default(),
+            live: RwLock::new(true),
+            kept: Mutex::default(),
+        }
     }
 
     /// Page of the view at `address`; `None` outside of it.
@@ -177,10 +199,20 @@ impl ViewMap {
     /// none of it is laid.
     pub(crate) fn lay(&self, pages: Range<u64>, frame: u32) -> io::Result<()> {
         let (at, len) = self.bytes(&pages);
-        self.seat.lay(at, u64::from(frame) << self.page_shift, len)?;
+        let (offset, run) = (u64::from(frame) << self.page_shift, (pages.end - pages.start, frame));
+        if self.seat.is_foreign() {
+            // Known before: from when it is asked for until it is said to have failed, it may be there.
+            self.write_laid().insert(pages.start, run);
+            let answer = self.seat.lay(at, offset, len);
+            if answer.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::TimedOut) {
+                self.write_laid().remove(&pages.start);
+            }
+            return answer;
+        }
+        self.seat.lay(at, offset, len)?;
         // Known after it is there, as only what is there can be protected. A fault that comes before this finds nothing laid
         // and tries again.
-        self.write_laid().insert(pages.start, (pages.end - pages.start, frame));
+        self.write_laid().insert(pages.start, run);
         Ok(())
     }
 
@@ -205,15 +237,65 @@ impl ViewMap {
                 run.end = next.end;
             }
             let part = run.start.max(pages.start)..run.end.min(pages.end);
-            let (at, len) = self.bytes(&part);
-            match self.uffd.protect(self.base + at, len) {
-                // The process has ended, and nobody stores any more.
-                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
-                answer => answer?,
-            }
-            calls += 1;
+            calls += self.protect_run(&part)?;
         }
         Ok(calls)
+    }
+
+    fn protect_run(&self, pages: &Range<u64>) -> io::Result<u64> {
+        let (at, len) = self.bytes(pages);
+        let error = match self.uffd.protect(self.base + at, len) {
+            Ok(()) => return Ok(1),
+            Err(error) => error,
+        };
+        match error.raw_os_error() {
+            // The process has ended, and nobody stores any more.
+            Some(libc::ESRCH) => Ok(1),
+            // A part of it is not laid: not yet, and then it will be protected; or not any more, and then nobody stores.
+            // The kernel has stopped at that part.
+            Some(libc::ENOENT) if self.seat.is_foreign() && pages.end - pages.start > 1 => {
+                let single = |page| self.protect_run(&(page..page + 1));
+                pages.clone().try_fold(0, |calls, page| Ok(calls + single(page)?))
+            }
+            Some(libc::ENOENT) if self.seat.is_foreign() => Ok(1),
+            _ => Err(error),
+        }
+    }
+
+    /// Whether the view's process does what it is asked for.
+    pub(crate) fn answers(&self) -> bool {
+        self.seat.answers()
+    }
+
+    /// Whether something of `pages` is laid that can not be taken away now.
+    pub(crate) fn is_stuck(&self, pages: &Range<u64>) -> bool {
+        !self.answers() && !self.laid_of(pages).is_empty()
+    }
+
+    /// What is laid from byte `at` of the view is known not to be so any more.
+    pub(crate) fn is_unlaid(&self, at: usize) {
+        self.write_laid().remove(&((at >> self.page_shift) as u64));
+    }
+
+    /// Keeps a hold of `frame`, which leaves the file while the view may still show it.
+    pub(crate) fn keep(&self, frame: u32) {
+        lock(&self.kept).push(frame);
+    }
+
+    /// The runs of which holds are kept.
+    pub(crate) fn kept_runs(&self) -> Vec<Range<u64>> {
+        let laid = self.laid.read().unwrap_or_else(PoisonError::into_inner);
+        let kept = lock(&self.kept);
+        let is_kept = |pages: u64, frame: u32| kept.iter().any(|kept| (frame..frame + pages as u32).contains(kept));
+        let runs = laid.iter().filter(|(_, (pages, frame))| is_kept(*pages, *frame));
+        runs.map(|(first, (pages, _))| *first..first + pages).collect()
+    }
+
+    /// The holds that were kept of what the view does not show any more.
+    pub(crate) fn no_longer_kept(&self) -> Vec<u32> {
+        let laid = self.laid.read().unwrap_or_else(PoisonError::into_inner);
+        let shown = |kept: u32| laid.values().any(|(pages, frame)| (*frame..frame + *pages as u32).contains(&kept));
+        lock(&self.kept).extract_if(.., |kept| !shown(*kept)).collect()
     }
 
     /// Keeps the mapping there for as long as the answer lives; `None` when it has gone.
@@ -237,6 +319,13 @@ impl ViewMap {
     pub(crate) fn wake(&self, index: u64) {
         if let Some(_live) = self.live() {
             let _: io::Result<()> = self.uffd.wake(self.address(index), 1 << self.page_shift);
+        }
+    }
+
+    /// Lets whoever waits anywhere in the view try again.
+    pub(crate) fn wake_all(&self) {
+        if let Some(_live) = self.live() {
+            let _: io::Result<()> = self.uffd.wake(self.base, (self.capacity as usize) << self.page_shift);
         }
     }
 

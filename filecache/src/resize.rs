@@ -8,6 +8,7 @@ use crate::file::FileCore;
 use crate::folio::Folio;
 use crate::frames::Frames;
 use crate::hold::close;
+use crate::mapping::ViewMap;
 use crate::page::{Phase, Refusal, Released};
 use crate::stats::count;
 use crate::{Error, Result};
@@ -112,14 +113,20 @@ impl FileCore {
         // First held, so that no store comes between the decision and its execution.
         let held: Vec<bool> =
             folio.frames().zip(pages.clone()).map(|(frame, page)| self.pin(core, frame, page)).collect();
-        if self.unlay(pages.clone()).is_err() {
-            // A process that attached does not answer. It keeps what it has mapped, and nobody gets these pages.
+        // A process that attached and does not answer keeps what it has mapped, and nobody gets these pages.
+        let stuck: Vec<_> = self.views().into_iter().filter(|view| view.unlay(&pages).is_err()).collect();
+        if !stuck.is_empty() {
             count(&core.counters.stuck, u64::from(folio.pages()));
         }
         core.arena.buddy().split(folio.frame);
         for ((page, frame), held) in pages.zip(folio.frames()).zip(held) {
             let word = core.arena.word(frame);
             if gone(page, word.is_dirty()) {
+                for view in stuck.iter().filter(|view| held && view.is_laid(page)) {
+                    // It is held already, so this one counts too, whoever waits.
+                    let _ = word.hold();
+                    view.keep(frame);
+                }
                 self.drop_page(core, page, frame, held);
                 continue;
             }
@@ -183,6 +190,17 @@ impl FileCore {
             core.arena.buddy().free(frame);
         }
         core.tell_guard(Mail::Retry(frame));
+    }
+}
+
+impl Core {
+    /// Gives back what was kept of pages that `view` does not show any more.
+    pub(crate) fn let_go(&self, view: &ViewMap) {
+        for frame in view.no_longer_kept() {
+            self.digests.clear(frame);
+            self.release(frame);
+            self.tell_guard(Mail::Retry(frame));
+        }
     }
 }
 

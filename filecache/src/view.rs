@@ -178,6 +178,7 @@ pub(crate) fn remove_view(core: &Core, map: &Arc<ViewMap>) {
     drop(all);
     // With the file's views locked, so that no page is being closed in this one.
     map.unmap();
+    core.let_go(map);
 }
 
 /// What the clones of a view share.
@@ -219,4 +220,4 @@ impl Seat for Local {
 }
 
 /// Address space of a small file's view, bytes.
-const GROWTH: usize = 1 << 30;
+pub(crate) const GROWTH: usize = 1 << 30;

@@ -3,6 +3,7 @@
 //! They may wait for the disk, for room and for the guard, so that the guard waits for none of it.
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -74,7 +75,10 @@ pub(crate) fn start(core: &Arc<Core>) -> Result<Vec<JoinHandle<()>>> {
 /// Lays what was touched, and wakes who touched it.
 fn serve(core: &Arc<Core>, view: &ViewMap, index: u64) {
     match view.file.lay(core, view, index) {
+        // Its process has not done yet what it was asked for. When it has, all that waits in it is woken.
+        _ if !view.answers() => {}
         Ok(()) => view.wake(index),
+        Err(Error::View { source, .. }) if is_unanswered(&source) => view.wake(index),
         // Everything is held or dirty. The writer waits, as for a held page.
         Err(Error::ArenaFull { .. }) if view.live().is_some() => {
             core.dirt.clean_soon();
@@ -88,6 +92,11 @@ fn serve(core: &Arc<Core>, view: &ViewMap, index: u64) {
             view.wake(index);
         }
     }
+}
+
+/// Whether a process may still do what failed, or could not be asked yet.
+pub(crate) fn is_unanswered(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock)
 }
 
 impl FileCore {

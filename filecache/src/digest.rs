@@ -104,7 +104,7 @@ mod loom_model {
     use loom::thread;
 
     use super::*;
-    use crate::page::{Fault, PageWord, Phase, Refusal};
+    use crate::page::{Fault, PageWord, Phase, Refusal, Released};
 
     struct Model {
         word: PageWord,
@@ -116,22 +116,27 @@ mod loom_model {
     impl Model {
         /// Holds, uses the digest that is there or keeps one, releases. Comes back without when the page is in other hands.
         fn hold(&self) {
-            if let Err(refusal) = self.word.hold() {
-                let Refusal::Phase { phase, opening } = refusal else { unreachable!() };
-                if opening {
-                    self.guard_opens();
+            match self.word.hold() {
+                Ok(_) | Err(Refusal::WriterWaits) => {}
+                Err(Refusal::TooMany) => unreachable!(),
+                Err(Refusal::Phase { phase, released }) => {
+                    self.released(released);
+                    if phase != Phase::Open || !self.word.begin_close() {
+                        return;
+                    }
+                    self.word.closed_and_held();
                 }
-                if phase != Phase::Open || !self.word.begin_close() {
-                    return;
-                }
-                self.word.closed_and_held();
             }
             let bytes = self.bytes.load(Ordering::Relaxed) as u32;
             match self.digests.get(0) {
                 Some(digest) => assert_eq!(digest, bytes, "the digest of bytes that are gone"),
                 None => self.digests.set(0, bytes),
             }
-            if self.word.release() {
+            self.released(self.word.release());
+        }
+
+        fn released(&self, released: Released) {
+            if released == Released::Opening {
                 self.guard_opens();
             }
         }

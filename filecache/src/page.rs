@@ -529,7 +529,7 @@ const PHASE: u64 = 7 << PHASE_SHIFT;
 const ADMITS: u64 = (Phase::Protected as u64) << PHASE_SHIFT | REFERENCED | OFTEN;
 
 #[cfg(all(test, loom))]
-#[path = "page_model.rs"]
+#[path = "page_model/mod.rs"]
 mod loom_model;
 
 #[cfg(all(test, not(loom)))]

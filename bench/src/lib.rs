@@ -14,6 +14,8 @@ use stillwire_filecache::{Cache, CachedFile};
 
 /// Bytes of the benches' file.
 pub const FILE: usize = 8 << 20;
+/// Every byte of it.
+pub const PATTERN: u8 = 0x5a;
 
 /// A cached file with all of it read in, and what keeps it.
 pub struct Cached {
@@ -30,10 +32,17 @@ impl Cached {
     /// # Panics
     /// When the machine refuses: a bench has nobody to tell.
     pub fn new() -> Self {
+        Self::with(stillwire_filecache::Config { bytes: 2 * FILE, ..Default::default() })
+    }
+
+    /// The same in a cache made by `config`.
+    ///
+    /// # Panics
+    /// As [`new`](Self::new).
+    pub fn with(config: stillwire_filecache::Config) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("file");
-        std::fs::write(&path, vec![0x5a; FILE]).expect("a temporary file");
-        let config = stillwire_filecache::Config { bytes: 2 * FILE, ..Default::default() };
+        std::fs::write(&path, vec![PATTERN; FILE]).expect("a temporary file");
         let cache = Cache::new(config).expect("a cache");
         let file = cache.open(&path).expect("the file opens");
         drop(file.hold(0..FILE as u64).expect("the file is read in"));

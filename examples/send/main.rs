@@ -18,9 +18,10 @@ use stillwire_examples::packet::Endpoint;
 use stillwire_examples::report::{Pauses, Report};
 use stillwire_examples::scribble::Scribblers;
 use stillwire_examples::sending::{Loopback, Options, Totals, send};
+use stillwire_examples::source::Source;
 use stillwire_examples::station::Station;
 use stillwire_examples::{Error, Result};
-use stillwire_filecache::{Cache, CachedFile};
+use stillwire_filecache::{Cache, DirectConfig, DirectFile, Stats};
 
 use options::{Arguments, Plan};
 
@@ -43,13 +44,24 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> Result<Report> {
     let plan = arguments.plan()?;
-    let cache = cache_for(&plan)?;
-    let file = cache.open(&plan.file)?;
+    let cache = if plan.direct { None } else { Some(cache_for(&plan)?) };
+    let cached = cache.as_ref().map(|cache| cache.open(&plan.file)).transpose()?;
     let device = plan.device.open(&plan.emulated)?;
     let config = Config { max_frame: plan.max_frame, promiscuous: plan.loopback, ..Config::default() };
     let mut station = Station::open(device, plan.from, config, plan.loopback)?;
-    cache.attach_to(station.function().iommu())?;
-    announce(&plan, &station, &file);
+    if let Some(cache) = &cache {
+        cache.attach_to(station.function().iommu())?;
+    }
+    let source = match cached.clone() {
+        Some(file) if plan.unheld => Source::Unheld(file),
+        Some(file) => Source::Cached(file),
+        None => Source::Direct(DirectFile::open(
+            &plan.file,
+            Some(station.function().iommu()),
+            DirectConfig::default(),
+        )?),
+    };
+    announce(&plan, &station, &source);
 
     let to_mac = match plan.to_mac {
         Some(mac) => mac,
@@ -61,17 +73,16 @@ fn run(arguments: Arguments) -> Result<Report> {
         payload: plan.payload,
         rate: plan.rate,
         repeat_for: plan.seconds.map(Duration::from_secs_f64),
-        unheld: plan.unheld,
         deadline: plan.give_up,
     };
-    let mut far = plan.loopback.then(|| Loopback::new(&plan.file, !plan.scribble)).transpose()?;
+    let mut far = plan.loopback.then(|| Loopback::new(&plan.file, &source, !plan.scribble)).transpose()?;
     let position = Arc::new(AtomicU64::new(0));
-    let scribblers = match plan.scribble && !file.is_empty() {
-        true => Some(Scribblers::start(&file.view()?, position.clone(), WRITERS)),
-        false => None,
+    let scribblers = match cached.filter(|file| plan.scribble && !file.is_empty()) {
+        Some(file) => Some(Scribblers::start(&file.view()?, position.clone(), WRITERS)),
+        None => None,
     };
-    let bar = progress_bar(file.len());
-    let sent = send(&mut station, &file, &options, far.as_mut(), &position, &mut |bytes| bar.set_position(bytes));
+    let bar = progress_bar(source.len());
+    let sent = send(&mut station, &source, &options, far.as_mut(), &position, &mut |bytes| bar.set_position(bytes));
     bar.finish_and_clear();
     let frames = station.nic.statistics();
     // The ring lets go of its holds before the writers are waited for: they may wait for them. When the send failed, the
@@ -79,47 +90,62 @@ fn run(arguments: Arguments) -> Result<Report> {
     drop(station);
     let sent = sent?;
     let stores = scribblers.map(Scribblers::stop);
-    let report = report(&plan, sent, &cache);
+    let stats = cache.as_ref().map(Cache::stats).unwrap_or_default();
+    let report = report(&plan, sent, &stats, source.breaks());
     summarize(&plan, &report, stores, frames.rx_missed);
     Ok(report)
 }
 
-/// A cache that holds the whole file, with room to spare for folio rounding.
+/// A cache that holds the whole file, with room to spare for folio rounding, if that is not too much.
 fn cache_for(plan: &Plan) -> Result<Cache> {
-    let source = |source| Error::File { path: plan.file.clone(), source };
+    let source = |source| Error::File { path: plan.name.clone(), source };
     let len = std::fs::metadata(&plan.file).map(|meta| meta.len());
     // What is wrong with the path is better said by `Cache::open`.
     let len = len.unwrap_or(0);
-    let bytes = plan.cache.unwrap_or(len + (len / 64) + (4 << 20));
+    let bytes = plan.cache.unwrap_or((len + (len / 64) + (4 << 20)).min(MOST_CACHE).min(memory() / 4));
     let bytes = usize::try_from(bytes).map_err(|_| source(std::io::Error::from(std::io::ErrorKind::OutOfMemory)))?;
-    let cache = Cache::new(stillwire_filecache::Config { bytes, huge: plan.huge, ..Default::default() })?;
+    let config = stillwire_filecache::Config { bytes, huge: plan.huge, patience: PATIENCE, ..Default::default() };
+    let cache = Cache::new(config)?;
     for notice in cache.notices() {
         eprintln!("send: note: {notice}");
     }
     Ok(cache)
 }
 
-fn announce(plan: &Plan, station: &Station, file: &CachedFile) {
+/// Memory of this machine, bytes; where it can not be said, enough for every cache.
+fn memory() -> u64 {
+    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse().ok());
+    total.map_or(u64::MAX, |kib: u64| kib << 10)
+}
+
+fn announce(plan: &Plan, station: &Station, source: &Source) {
     if plan.json {
         return;
     }
-    let held = if plan.unheld { "WITHOUT holds" } else { "held still" };
+    let held = match source {
+        Source::Cached(_) => "held still".to_owned(),
+        Source::Unheld(_) => "WITHOUT holds".to_owned(),
+        Source::Direct(file) => format!("held still without a cache ({:?})", file.kind()),
+    };
     println!(
         "{} ({}) from {} to {}: {} in frames of {} bytes, {held}",
         plan.device,
         station.nic.mac(),
         plan.from,
         plan.to,
-        HumanBytes(file.len()),
+        HumanBytes(source.len()),
         plan.payload
     );
-    if file.is_empty() {
+    if plan.scribble {
+        println!("writers store into a private copy; {} itself is not written", plan.name.display());
+    }
+    if source.is_empty() {
         println!("the file is empty: zero bytes are sent");
     }
 }
 
-fn report(plan: &Plan, totals: Totals, cache: &Cache) -> Report {
-    let stats = cache.stats();
+fn report(plan: &Plan, totals: Totals, stats: &Stats, breaks: u64) -> Report {
     let us = |time: Duration| time.as_secs_f64() * 1e6;
     Report {
         device: plan.device.to_string(),
@@ -129,6 +155,10 @@ fn report(plan: &Plan, totals: Totals, cache: &Cache) -> Report {
         torn: totals.torn,
         resent: totals.resent,
         holds: stats.holds,
+        fills: stats.fills,
+        evictions: stats.evictions,
+        snapshots: stats.snapshots,
+        breaks,
         writer_pauses: stats.writer_pauses,
         writer_pause_us: Pauses { p50: us(stats.pause_p50), p99: us(stats.pause_p99), max: us(stats.pause_max) },
         verified: totals.verified,
@@ -148,6 +178,13 @@ fn summarize(plan: &Plan, report: &Report, stores: Option<u64>, missed: u64) {
         report.torn,
         report.resent,
     );
+    match plan.direct {
+        true => println!("a writer came {} times, and the sender stepped back", report.breaks),
+        false => println!(
+            "{} holds; {} reads into the cache, {} pages evicted, {} copied for the sender as a writer waited",
+            report.holds, report.fills, report.evictions, report.snapshots
+        ),
+    }
     if let Some(stores) = stores {
         let pause = report.writer_pause_us;
         println!(
@@ -155,12 +192,12 @@ fn summarize(plan: &Plan, report: &Report, stores: Option<u64>, missed: u64) {
             report.writer_pauses, pause.p50, pause.p99, pause.max
         );
     }
-    println!("{}", verdict(plan, report.verified));
+    println!("{}", verdict(plan, report));
 }
 
-fn verdict(plan: &Plan, verified: bool) -> &'static str {
-    match (plan.loopback, plan.scribble) {
-        _ if !verified => "NOT verified: the far end does not have every byte",
+fn verdict(plan: &Plan, report: &Report) -> &'static str {
+    match (plan.loopback, plan.scribble || report.breaks > 0) {
+        _ if !report.verified => "NOT verified: the far end does not have every byte",
         (true, false) => "verified: every byte came back as it is on disk",
         (true, true) => "verified: every frame matches the digest taken when it was held",
         (false, _) => "verified: the receiver has every byte, by its digests",
@@ -175,5 +212,9 @@ fn progress_bar(len: u64) -> ProgressBar {
     ProgressBar::new(len).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
+/// Most memory that is taken for the cache unless more is asked for, bytes.
+const MOST_CACHE: u64 = 256 << 20;
+/// How long a hold waits for room. Not long: the sender's own ring may have it, and a sender that waits does not reclaim.
+const PATIENCE: Duration = Duration::from_millis(5);
 /// Writers over the file with `--scribble`.
 const WRITERS: usize = 2;

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::IntoRawFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Parser;
@@ -49,13 +49,19 @@ pub struct Arguments {
     /// Give up on a receiver that is silent for so long.
     #[arg(long, default_value_t = 10.0, value_name = "SECONDS")]
     give_up: f64,
-    /// Let writers store into the file's pages all the while.
+    /// Let writers store into the pages all the while: those of a private copy of the file, in the folder for temporary
+    /// files (TMPDIR). The file itself is never written.
     #[arg(long)]
     scribble: bool,
     /// Send without holds, to see what goes wrong.
     #[arg(long)]
     unheld: bool,
-    /// Memory for file pages, MiB; without it, enough for the whole file.
+    /// Send the file from where the kernel caches it, without a cache here, if something keeps it still: seals, or a lease
+    /// that keeps writers waiting meanwhile.
+    #[arg(long)]
+    direct: bool,
+    /// Memory for file pages, MiB. The file may be larger. Without it, enough for the whole file, but at most 256 MiB and
+    /// a quarter of the machine's memory.
     #[arg(long, value_name = "MIB")]
     cache: Option<u64>,
     /// Take huge pages for the file if there are free ones. A writer then waits for 2 MiB at a time.
@@ -71,6 +77,9 @@ pub struct Arguments {
 
 /// What is to be done, with everything decided.
 pub struct Plan {
+    /// As the user calls it.
+    pub name: PathBuf,
+    /// What is sent: it, or a copy.
     pub file: PathBuf,
     pub device: DeviceName,
     pub emulated: Emulated,
@@ -86,6 +95,7 @@ pub struct Plan {
     pub give_up: Duration,
     pub scribble: bool,
     pub unheld: bool,
+    pub direct: bool,
     pub cache: Option<u64>,
     pub huge: bool,
     pub json: bool,
@@ -95,6 +105,7 @@ impl Arguments {
     /// Checks the flags against each other.
     pub fn plan(self) -> Result<Plan> {
         let usage = |text: String| Err(Error::Usage(text));
+        let file = self.file.unwrap_or_else(own_executable);
         let device: DeviceName = self.device.parse()?;
         let emulated = device == DeviceName::Emulated;
         if self.wire.is_some() && !emulated {
@@ -137,13 +148,14 @@ impl Arguments {
                 return usage(format!("{flag} {}: a number above 0 would do", value.unwrap_or_default()));
             }
         }
+        if self.direct && (self.scribble || self.unheld || self.huge || self.cache.is_some()) {
+            return usage("--direct goes without the cache, and so without --scribble, --unheld, --cache and --huge".into());
+        }
         // With writers about, the passes lie apart, so that a page that is not still is sure to show.
         let delay = self.emulated_delay.unwrap_or(if self.scribble { 50 } else { 0 });
         Ok(Plan {
-            file: match self.file {
-                Some(file) => file,
-                None => own_executable(self.scribble)?,
-            },
+            file: if self.scribble { private_copy(&file)? } else { file.clone() },
+            name: file,
             device,
             emulated: Emulated { wire, transmit_delay: Duration::from_micros(delay) },
             loopback,
@@ -157,6 +169,7 @@ impl Arguments {
             give_up: Duration::from_secs_f64(self.give_up),
             scribble: self.scribble,
             unheld: self.unheld,
+            direct: self.direct,
             cache: self.cache.map(|mib| mib << 20),
             huge: self.huge,
             json: self.json,
@@ -165,21 +178,24 @@ impl Arguments {
 }
 
 /// The sender's own program, for want of a better file.
-///
-/// A program that runs cannot be opened for writing, so writers get a copy: a file without a name, which is gone with
-/// the process.
-fn own_executable(for_writing: bool) -> Result<PathBuf> {
+fn own_executable() -> PathBuf {
     let running = PathBuf::from("/proc/self/exe");
-    let path = std::fs::read_link(&running).unwrap_or(running);
-    if !for_writing {
-        return Ok(path);
+    std::fs::read_link(&running).unwrap_or(running)
+}
+
+/// A copy for writers, as stores are written back: a file without a name, which is gone with the process. It shares the
+/// blocks of the file until they are written, where the file system can do that (the copy is made by `copy_file_range(2)`).
+fn private_copy(path: &Path) -> Result<PathBuf> {
+    // What is wrong with the path, or with what it names, is better said by `Cache::open`.
+    if !std::fs::metadata(path).is_ok_and(|found| found.is_file()) {
+        return Ok(path.to_owned());
     }
     let copy = || {
         let mut copy = tempfile::tempfile()?;
-        std::io::copy(&mut File::open(&path)?, &mut copy)?;
+        std::io::copy(&mut File::open(path)?, &mut copy)?;
         Ok(PathBuf::from(format!("/proc/self/fd/{}", copy.into_raw_fd())))
     };
-    copy().map_err(|source| Error::File { path: path.clone(), source })
+    copy().map_err(|source| Error::Copy { path: path.to_owned(), folder: std::env::temp_dir(), source })
 }
 
 fn parse_mac(text: &str) -> Result<Mac> {

@@ -60,6 +60,19 @@ pub enum Error {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// No private copy for writers.
+    #[error(
+        "{path}: could not be copied to {folder}, for --scribble to write to ({source}); set TMPDIR to a folder with room for it",
+        path = path.display(), folder = folder.display()
+    )]
+    Copy {
+        /// The file.
+        path: PathBuf,
+        /// Where to.
+        folder: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
     /// The page cache.
     #[error(transparent)]
     Cache(#[from] stillwire_filecache::Error),

@@ -8,6 +8,7 @@ mod pool;
 pub mod report;
 pub mod scribble;
 pub mod sending;
+pub mod source;
 pub mod station;
 pub mod transfer;
 

@@ -19,11 +19,19 @@ pub struct Report {
     pub resent: u64,
     /// Holds taken.
     pub holds: u64,
+    /// Reads of the file into the cache: one a folio.
+    pub fills: u64,
+    /// Pages that had to make room for others.
+    pub evictions: u64,
+    /// Pages that were copied for the sender as a writer waited for them.
+    pub snapshots: u64,
+    /// With `--direct`: times that a writer came, and the sender stepped back.
+    pub breaks: u64,
     /// Stores that had to wait for a hold.
     pub writer_pauses: u64,
     /// How long they waited.
     pub writer_pause_us: Pauses,
-    /// The receiver has every byte, and (on a loopback that nobody scribbled over) every byte is the file's.
+    /// The receiver has every byte, and (on a loopback, unless somebody wrote to it meanwhile) every byte is the file's.
     pub verified: bool,
 }
 

@@ -1,16 +1,17 @@
-//! Sends a cached file through a [`Station`], and on a loopback receives and checks it as well.
+//! Sends a file through a [`Station`], and on a loopback receives and checks it as well.
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use stillwire_driver::Offload;
-use stillwire_filecache::CachedFile;
 
 use crate::packet::{Endpoint, UDP_HEADERS, UdpTemplate};
+use crate::source::Source;
 use crate::station::{Cargo, Datagram, Station};
 use crate::transfer::{DATA_HEADER_LEN, Header, Next, Receiver, ReceiverConfig, Sender, SenderConfig, Sink, Summary};
 use crate::{Error, Result};
@@ -29,9 +30,7 @@ pub struct Options {
     pub rate: Option<f64>,
     /// Send the file again and again for so long.
     pub repeat_for: Option<Duration>,
-    /// Send without holds.
-    pub unheld: bool,
-    /// Give up on a receiver that is silent for so long.
+    /// Give up on a receiver that is silent for so long, and on a file that can not be held for so long.
     pub deadline: Duration,
 }
 
@@ -43,15 +42,17 @@ pub struct Loopback {
 
 impl Loopback {
     /// A far end that checks what arrives. With `compare` every byte is compared with the file on disk, which this
-    /// opens and reads for itself; without, digests alone are checked (somebody is writing to the cached file).
+    /// opens and reads for itself; without, digests alone are checked (somebody is writing to the cached file). They are
+    /// also all that is checked from the moment when somebody outside has had `source` and written to it.
     ///
     /// # Errors
     /// When the file cannot be opened.
-    pub fn new(path: &Path, compare: bool) -> Result<Self> {
+    pub fn new(path: &Path, source: &Source, compare: bool) -> Result<Self> {
         let file = |source| Error::File { path: path.to_owned(), source };
         let file = compare.then(|| File::open(path)).transpose().map_err(file)?;
+        let source = source.clone();
         let config = ReceiverConfig { window: LOOPBACK_WINDOW, keep: true, ..ReceiverConfig::default() };
-        let check = Check { file, path: path.to_owned(), buffer: Vec::new(), compared: 0, differs: None };
+        let check = Check { file, source, path: path.to_owned(), buffer: Vec::new(), compared: 0, differs: None };
         Ok(Self { receiver: Receiver::new(config), check })
     }
 
@@ -81,14 +82,14 @@ pub struct Totals {
     pub took: Duration,
 }
 
-/// Sends `file` to the end, once or for a time. `position` says where in the file the sender is, bytes; `progress` is
+/// Sends `source` to the end, once or for a time. `position` says where in the file the sender is, bytes; `progress` is
 /// told how much of the current transfer has gone out.
 ///
 /// # Errors
 /// Whatever breaks: the NIC, the cache, a receiver that does not answer, bytes that differ.
 pub fn send(
     station: &mut Station,
-    file: &CachedFile,
+    source: &Source,
     options: &Options,
     mut loopback: Option<&mut Loopback>,
     position: &AtomicU64,
@@ -97,15 +98,15 @@ pub fn send(
     let start = Instant::now();
     let mut totals = Totals { verified: true, ..Totals::default() };
     let mut id = first_id();
-    let mut sending = Sending::new(station, file, options, position, start);
+    let mut sending = Sending::new(station, source, options, position, start);
     loop {
         let summary = sending.transfer(id, loopback.as_deref_mut(), progress)?;
-        totals.bytes += file.len();
+        totals.bytes += source.len();
         totals.frames += summary.datagrams;
         totals.resent += summary.resent;
         totals.torn += summary.torn;
         totals.transfers += 1;
-        totals.verified &= summary.received == file.len();
+        totals.verified &= summary.received == source.len();
         id = id.wrapping_add(1);
         if options.repeat_for.is_none_or(|time| start.elapsed() >= time) {
             break;
@@ -120,7 +121,7 @@ pub fn send(
 
 struct Sending<'a> {
     station: &'a mut Station,
-    file: &'a CachedFile,
+    source: &'a Source,
     options: &'a Options,
     position: &'a AtomicU64,
     start: Instant,
@@ -129,20 +130,37 @@ struct Sending<'a> {
     datagrams: Vec<Datagram>,
     /// With a rate: when the next data may go out.
     next_data: Duration,
+    /// Bytes of the file that the protocol has handed out and that are not in the ring yet.
+    owed: Range<u64>,
+    /// When they could be held last, and how much of them is tried at once, bytes.
+    held: Duration,
+    at_once: u64,
 }
 
 impl<'a> Sending<'a> {
     fn new(
         station: &'a mut Station,
-        file: &'a CachedFile,
+        source: &'a Source,
         options: &'a Options,
         position: &'a AtomicU64,
         start: Instant,
     ) -> Self {
         let me = station.me();
         let (forth, back) = (UdpTemplate::new(me, options.to), UdpTemplate::new(options.to, me));
-        let (datagrams, next_data) = (Vec::new(), Duration::ZERO);
-        Self { station, file, options, position, start, forth, back, datagrams, next_data }
+        Self {
+            station,
+            source,
+            options,
+            position,
+            start,
+            forth,
+            back,
+            datagrams: Vec::new(),
+            next_data: Duration::ZERO,
+            owed: 0..0,
+            held: Duration::ZERO,
+            at_once: RUN,
+        }
     }
 
     /// One transfer, to its end.
@@ -154,7 +172,7 @@ impl<'a> Sending<'a> {
     ) -> Result<Summary> {
         let config = SenderConfig {
             deadline: self.options.deadline,
-            ..SenderConfig::new(self.options.to.address.into(), id, self.file.len(), self.options.payload)
+            ..SenderConfig::new(self.options.to.address.into(), id, self.source.len(), self.options.payload)
         };
         let mut sender = Sender::new(config);
         loop {
@@ -163,12 +181,14 @@ impl<'a> Sending<'a> {
             // A run must fit into the ring whole, so that it can be handed out only once.
             let room = self.room();
             let data_may_go = room > 0 && now >= self.next_data;
-            if data_may_go {
+            if data_may_go && !self.owed.is_empty() {
+                busy |= self.post_owed(id, room, now)?;
+            } else if data_may_go {
                 match sender.next_run(now, room) {
                     Next::Data(run) => {
-                        self.post_run(id, run, now)?;
+                        (self.owed, self.held) = (run, now);
+                        busy |= self.post_owed(id, room, now)?;
                         progress(sender.sent_once());
-                        busy = true;
                     }
                     Next::Probe(bytes) => {
                         self.station.send(&mut self.forth, &bytes);
@@ -218,14 +238,31 @@ impl<'a> Sending<'a> {
         (frames as u64 * payload).min(RUN.max(payload))
     }
 
-    /// Posts `run` (bytes of the file) as frames that share one hold.
-    fn post_run(&mut self, id: u64, run: std::ops::Range<u64>, now: Duration) -> Result<()> {
+    /// Posts what is owed, or the first part of it; `false` when nothing of it can be held yet. What stands in the way may
+    /// be what is in the ring, and only this thread reclaims that: so it does not wait here, and tries less the next time.
+    fn post_owed(&mut self, id: u64, room: u64, now: Duration) -> Result<bool> {
+        let payload = u64::from(self.options.payload);
+        // Whole frames, or the receiver would get two where it reckons with one.
+        let most = (room.min(self.at_once) / payload).max(1) * payload;
+        let run = self.owed.start..self.owed.end.min(self.owed.start + most);
         self.position.store(run.start, Ordering::Relaxed);
-        let cargo = if self.options.unheld {
-            Cargo::Unheld(self.file.unheld(run.clone())?)
-        } else {
-            Cargo::Held(self.file.hold(run.clone())?)
-        };
+        match self.source.cargo(run.clone())? {
+            Ok(cargo) => {
+                self.owed.start = run.end;
+                (self.held, self.at_once) = (now, (self.at_once * 2).min(RUN));
+                self.post_run(id, run, cargo, now)?;
+                Ok(true)
+            }
+            Err(error) => {
+                self.at_once = (self.at_once / 2).max(1);
+                let since = now.saturating_sub(self.held);
+                if since >= self.options.deadline { Err(error.into()) } else { Ok(false) }
+            }
+        }
+    }
+
+    /// Posts `run` (bytes of the file) as frames that share one hold.
+    fn post_run(&mut self, id: u64, run: Range<u64>, cargo: Cargo, now: Duration) -> Result<()> {
         let len = (run.end - run.start) as usize;
         let payload = self.options.payload as usize;
         let mut posting = self.station.tx.run(cargo);
@@ -233,8 +270,8 @@ impl<'a> Sending<'a> {
         for start in (0..len).step_by(payload) {
             let part = start..len.min(start + payload);
             let offset = run.start + start as u64;
-            let crc32 = posting.payload().crc32(part.clone());
-            let header = Header::data(id, self.file.len(), offset, part.len() as u32, crc32);
+            let crc32 = posting.payload().crc32(part.clone())?;
+            let header = Header::data(id, self.source.len(), offset, part.len() as u32, crc32);
             let mut bytes = [0; HEADERS];
             bytes[..UDP_HEADERS].copy_from_slice(&self.forth.next(DATA_HEADER_LEN + part.len()));
             header.emit(&mut bytes[UDP_HEADERS..]);
@@ -256,6 +293,7 @@ impl<'a> Sending<'a> {
 /// The loopback's far end: compares instead of storing.
 struct Check {
     file: Option<File>,
+    source: Source,
     path: PathBuf,
     buffer: Vec<u8>,
     /// Bytes found equal.
@@ -270,6 +308,11 @@ impl Sink for Check {
         let read = file.read_exact_at(&mut self.buffer, offset);
         if read.is_ok() && self.buffer == bytes {
             self.compared += bytes.len() as u64;
+            return Ok(());
+        }
+        if self.source.breaks() > 0 {
+            // Counted before the writer could write: the disk may have newer bytes than were sent, and rightly so.
+            self.file = None;
             return Ok(());
         }
         self.differs = Some(Error::Differs { path: self.path.clone(), offset, bytes: bytes.len() });

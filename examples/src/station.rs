@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use stillwire_dma::{Payload, Segment};
 use stillwire_driver::{Checksum, Config, Frame, Nic, Offload, Posted, RxQueue, TxQueue};
-use stillwire_filecache::{Hold, Unheld};
+use stillwire_filecache::{DirectHold, Hold, Unheld};
 
 use crate::device::OpenDevice;
 use crate::packet::{self, Endpoint, Received, UdpTemplate};
@@ -20,6 +20,8 @@ pub enum Cargo {
     Held(Hold),
     /// File pages that anybody may write meanwhile.
     Unheld(Unheld),
+    /// The kernel's pages of a file, still until the NIC is done.
+    Direct(DirectHold),
     /// A buffer of our own.
     Buffer(Buffer),
 }
@@ -29,6 +31,7 @@ impl Payload for Cargo {
         match self {
             Cargo::Held(hold) => hold.len(),
             Cargo::Unheld(unheld) => unheld.len(),
+            Cargo::Direct(hold) => hold.len(),
             Cargo::Buffer(buffer) => buffer.len(),
         }
     }
@@ -37,6 +40,7 @@ impl Payload for Cargo {
         match self {
             Cargo::Held(hold) => hold.segments(range, each),
             Cargo::Unheld(unheld) => unheld.segments(range, each),
+            Cargo::Direct(hold) => hold.segments(range, each),
             Cargo::Buffer(buffer) => buffer.segments(range, each),
         }
     }
@@ -44,10 +48,14 @@ impl Payload for Cargo {
 
 impl Cargo {
     /// Digest of a part of it, bytes.
-    pub fn crc32(&self, range: Range<usize>) -> u32 {
+    ///
+    /// # Errors
+    /// When a file that is sent without the cache can not be read.
+    pub fn crc32(&self, range: Range<usize>) -> Result<u32> {
         match self {
-            Cargo::Held(hold) => hold.crc32_range(range),
-            Cargo::Unheld(unheld) => unheld.crc32_range(range),
+            Cargo::Held(hold) => Ok(hold.crc32_range(range)),
+            Cargo::Unheld(unheld) => Ok(unheld.crc32_range(range)),
+            Cargo::Direct(hold) => Ok(hold.crc32_range(range)?),
             Cargo::Buffer(_) => unreachable!("only file pages are digested"),
         }
     }

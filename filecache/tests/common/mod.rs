@@ -1,6 +1,7 @@
 //! What the tests share.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 use stillwire_dma::SharedMemory;
@@ -53,5 +54,16 @@ pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     while !done() {
         assert!(start.elapsed() < Duration::from_secs(20), "still waiting for: {what}");
         std::thread::yield_now();
+    }
+}
+
+/// Notes that something was not tested, for `cargo xtask test` to say at its end.
+pub fn skip(what: &str, why: &str) {
+    let line = format!("SKIPPED: {what}: {why}");
+    eprintln!("{line}");
+    if let Some(path) = std::env::var_os("STILLWIRE_SKIPS")
+        && let Ok(mut file) = std::fs::OpenOptions::new().append(true).create(true).open(path)
+    {
+        let _ = writeln!(file, "{line}");
     }
 }

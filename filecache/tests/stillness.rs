@@ -8,6 +8,7 @@ use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use common::counting::{Counting, crc_now};
 use common::*;
 use stillwire_filecache::{Cache, CachedFile, Hold, View};
 
@@ -28,18 +29,6 @@ fn waiting_writer<'scope, 'env>(
 
 fn bytes_of(hold: &Hold) -> Vec<u8> {
     hold.chunks().flatten().copied().collect()
-}
-
-/// CRC-32 of the bytes in memory as they are now: read one by one, so that neither the compiler nor the cache can answer
-/// from what it knows.
-fn crc_now(hold: &Hold) -> u32 {
-    let mut digest = crc32fast::Hasher::new();
-    for chunk in hold.chunks() {
-        // SAFETY: a byte of a slice.
-        let bytes: Vec<u8> = chunk.iter().map(|byte| unsafe { std::ptr::read_volatile(byte) }).collect();
-        digest.update(&bytes);
-    }
-    digest.finalize()
 }
 
 fn all(file: &CachedFile) -> Vec<u8> {
@@ -235,37 +224,6 @@ fn views_come_and_go_while_pages_are_held() {
     });
 }
 
-/// Writers that count up, each in a word of its own in every page.
-struct Counting<'a> {
-    view: &'a View,
-    slot: u64,
-    counts: Vec<u32>,
-    random: u64,
-}
-
-impl<'a> Counting<'a> {
-    fn new(view: &'a View, slot: u64) -> Self {
-        let pages = view.len() / PAGE;
-        Self { view, slot, counts: vec![0; pages], random: slot + 1 }
-    }
-
-    fn step(&mut self) {
-        self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let page = (self.random >> 33) as usize % self.counts.len();
-        self.counts[page] += 1;
-        let at = (page * PAGE) as u64 + 512 * self.slot + 1;
-        self.view.write_at(at, &self.counts[page].to_ne_bytes()).unwrap();
-    }
-
-    fn check(&self) {
-        for (page, count) in self.counts.iter().enumerate() {
-            let mut found = [0; 4];
-            self.view.read_at((page * PAGE) as u64 + 512 * self.slot + 1, &mut found).unwrap();
-            assert_eq!(u32::from_ne_bytes(found), *count, "a store was lost in page {page}");
-        }
-    }
-}
-
 #[test]
 fn many_writers_and_many_holders() {
     const PAGES: usize = 32;
@@ -304,6 +262,60 @@ fn many_writers_and_many_holders() {
     let stats = cache.stats();
     assert!(stats.writer_pauses > 0 && stats.closes > 0, "nothing met: {stats:?}");
     assert_eq!(stats.writers_waiting, 0);
+}
+
+/// Eight writers for `time` against a sender of the same pages: what was torn, what was sent.
+fn eight_writers_and_a_sender(time: Duration) {
+    const PAGES: usize = 16;
+    let cache = cache(64 * PAGE);
+    let disk = file_of(&[0; PAGES * PAGE]);
+    let file = cache.open(disk.path()).unwrap();
+    let view = file.view().unwrap();
+    let stop = AtomicBool::new(false);
+    let (torn, sent, writers) = std::thread::scope(|scope| {
+        let writer = |slot| {
+            let (view, stop) = (&view, &stop);
+            scope.spawn(move || {
+                let mut writer = Counting::new(view, slot);
+                while !stop.load(Ordering::Relaxed) {
+                    writer.step();
+                }
+                writer
+            })
+        };
+        let writers: Vec<_> = (0..8).map(writer).collect();
+        let (begun, mut torn, mut sent) = (Instant::now(), 0, 0u64);
+        while begun.elapsed() < time {
+            let first = sent as usize % PAGES;
+            let hold = file.hold((first * PAGE) as u64..(PAGES * PAGE) as u64).unwrap();
+            let digest = hold.crc32();
+            std::thread::yield_now();
+            torn += u64::from(crc_now(&hold) != digest);
+            sent += 1;
+        }
+        stop.store(true, Ordering::Relaxed);
+        (torn, sent, writers.into_iter().map(|writer| writer.join().unwrap()).collect::<Vec<_>>())
+    });
+    assert_eq!(torn, 0, "of {sent}");
+    file.sync().unwrap();
+    let found = std::fs::read(disk.path()).unwrap();
+    for writer in &writers {
+        writer.check();
+        writer.check_file(&found);
+    }
+    let stats = cache.stats();
+    assert!(sent > 0 && stats.writer_pauses > 0 && stats.closes > 0, "nothing met: {sent} sent, {stats:?}");
+}
+
+#[test]
+fn eight_writers_tear_nothing_and_lose_nothing() {
+    eight_writers_and_a_sender(Duration::from_secs(2));
+}
+
+#[test]
+#[ignore = "takes 10 s; cargo xtask test runs it"]
+fn eight_writers_tear_nothing_and_lose_nothing_in_ten_seconds() {
+    eight_writers_and_a_sender(Duration::from_secs(10));
 }
 
 #[test]

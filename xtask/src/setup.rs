@@ -13,11 +13,12 @@ struct Tool {
     what_for: &'static str,
 }
 
-const TOOLS: [Tool; 4] = [
+const TOOLS: [Tool; 5] = [
     Tool { program: "tshark", package: "tshark", what_for: "reading the pcap files that we write" },
     Tool { program: "ip", package: "iproute2", what_for: "network namespaces and TAP devices" },
     Tool { program: "tc", package: "iproute2", what_for: "a path that loses datagrams" },
     Tool { program: "nft", package: "nftables", what_for: "the same where the kernel has no netem" },
+    Tool { program: "strace", package: "strace", what_for: "counting the system calls of a send" },
 ];
 
 /// Installs what is missing when that is possible and wanted; notes what stays missing.

@@ -1,6 +1,8 @@
 //! What the tests share.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+pub mod counting;
+
 use std::io::Write;
 use std::time::{Duration, Instant};
 

@@ -7,7 +7,7 @@
 
 use std::io;
 use std::ops::Range;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::core::{Core, lock};
@@ -62,7 +62,7 @@ impl FileCore {
         let held = self.write_all(core, &dirty, &batch);
         let mut failed = batch.wait_for(0);
         let written = std::mem::take(&mut *lock(&batch.written));
-        if !written.is_empty() || resized {
+        if batch.wrote.load(Ordering::Relaxed) || resized {
             match self.flush() {
                 Ok(()) => {
                     self.are_durable(core, &written);
@@ -191,6 +191,7 @@ impl HeldRun {
     fn written(&self, first: u64, piece: &Range<usize>, batch: &Batch) {
         let core = &self.core;
         let shift = core.arena.page_shift();
+        batch.wrote.store(true, Ordering::Relaxed);
         let frames = (piece.start >> shift) as u32..piece.end.div_ceil(1 << shift) as u32;
         let mut written = lock(&batch.written);
         for (page, frame) in (first..).zip(frames) {
@@ -217,6 +218,9 @@ struct Batch {
     pending: Mutex<usize>,
     bell: Condvar,
     failed: Mutex<Option<(&'static str, io::Error)>>,
+    /// The disk was given something. Also when nothing of it counts as written, since stores have come after it: those
+    /// before it are in what the disk was given, and there only.
+    wrote: AtomicBool,
     /// File pages written, and their arena pages.
     written: Mutex<Vec<(u64, u32)>>,
 }

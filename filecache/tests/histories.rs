@@ -521,7 +521,9 @@ impl<'a> Run<'a> {
         if self.pending.iter().any(|pending| pending.file == file && overlap(&pages(&pending.range), &pages(&range))) {
             return;
         }
-        if waits {
+        let may_fail = self.tight || !self.armed.is_empty() || self.crash_seed.is_some();
+        let may_fail = may_fail || self.subjects[file].model.conflict;
+        if waits || may_fail || self.may_be_full(pages(&range).len()) {
             // Of a store into several pages a part would land.
             range.end = range.end.min((range.start / PAGE + 1) * PAGE);
         }
@@ -530,10 +532,7 @@ impl<'a> Run<'a> {
         if !waits {
             match view.write_at(offset, &bytes) {
                 Ok(()) => self.subjects[file].model.store(range, value),
-                Err(error) => {
-                    self.explain(&error, file, &range, before);
-                    self.stored_in_part(file, range, value);
-                }
+                Err(error) => self.explain(&error, file, &range, before),
             }
             self.count("store");
             return;
@@ -547,23 +546,6 @@ impl<'a> Run<'a> {
         } else {
             self.pending.push(pending);
             self.count("store that waits");
-        }
-    }
-
-    /// A store into several pages failed at one of them.
-    fn stored_in_part(&mut self, file: usize, range: Range<usize>, value: u8) {
-        let subject = &mut self.subjects[file];
-        for page in pages(&range) {
-            let part = range.start.max(page * PAGE)..range.end.min((page + 1) * PAGE);
-            let mut found = vec![0; part.len()];
-            // Where there is no room to read it in, it is on the disk if it was stored.
-            if subject.view.read_at(part.start as u64, &mut found).is_err() {
-                let disk = subject.disk.inner.bytes();
-                found = disk.get(part.clone()).map(<[u8]>::to_vec).unwrap_or_default();
-            }
-            if !found.is_empty() && found.iter().all(|byte| *byte == value) {
-                subject.model.store(part, value);
-            }
         }
     }
 
@@ -657,7 +639,9 @@ impl<'a> Run<'a> {
     /// Whether somebody else's doings would have consequences that this model does not tell apart.
     fn too_much_at_once(&self, number: usize) -> bool {
         let pending = self.pending.iter().any(|pending| pending.file == number);
+        let dirty = !self.subjects[number].model.dirty.is_empty();
         pending && (self.tight || !self.armed.is_empty() || self.crash_seed.is_some())
+            || dirty && self.tight
             || self.subjects[number].disk.has_crashed()
     }
 

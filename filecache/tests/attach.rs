@@ -229,6 +229,37 @@ fn a_stopped_process_is_in_nobodys_way() {
     });
 }
 
+/// Whatever the cache has told it: as long as a process may have something mapped, it is guarded.
+#[test]
+fn a_stopped_process_is_guarded_when_the_door_has_closed() {
+    let served = Served::of(&pattern(4 * PAGE));
+    let mut writer = served.attached();
+    assert_eq!(writer.ask("write 0 1 1"), "ok");
+    writer.signal(Signal::STOP);
+    let Served { door, cache, file, disk: _disk, _folder } = served;
+    drop(door);
+    let before = cache.stats().closes;
+    let hold = file.hold(0..PAGE as u64).unwrap();
+    assert_eq!(cache.stats().closes, before + 1, "it may still store, and nobody keeps it from it");
+    let digest = hold.crc32();
+    writer.tell("write 0 2 1");
+    writer.signal(Signal::CONT);
+    assert!(writer.answer().contains("attach again"));
+    drop(hold);
+    assert_eq!(file.hold(0..PAGE as u64).unwrap().crc32(), digest);
+    assert_eq!(cache.stats().writers_waiting, 0);
+}
+
+#[test]
+fn a_process_that_runs_another_program_has_left() {
+    let served = Served::of(&pattern(4 * PAGE));
+    let mut writer = served.attached();
+    assert_eq!(writer.ask("write 0 1 1"), "ok");
+    writer.tell("exec");
+    eventually("it has left", || served.door.attached() == 0);
+    assert_eq!(served.byte(0), 1);
+}
+
 #[test]
 fn the_door_closes() {
     let served = Served::of(&pattern(4 * PAGE));

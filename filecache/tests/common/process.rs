@@ -62,6 +62,7 @@ fn obey(file: &AttachedFile, line: &[&str]) -> stillwire_filecache::Result<Strin
         }
         "len" => return Ok(file.len().to_string()),
         "count" => return count(file, number(1), Duration::from_millis(number(2))),
+        "exec" => panic!("{}", std::os::unix::process::CommandExt::exec(Command::new("sleep").arg("60"))),
         other => panic!("{other}"),
     }
     Ok("ok".into())

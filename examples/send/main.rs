@@ -46,6 +46,9 @@ fn run(arguments: Arguments) -> Result<Report> {
     let plan = arguments.plan()?;
     let cache = if plan.direct { None } else { Some(cache_for(&plan)?) };
     let cached = cache.as_ref().map(|cache| cache.open(&plan.file)).transpose()?;
+    // Dropped after the station: writers in other processes may wait for its holds.
+    let door = cache.as_ref().zip(plan.serve.as_ref()).map(|(cache, socket)| cache.serve(socket));
+    let _door = door.transpose()?;
     let device = plan.device.open(&plan.emulated)?;
     let config = Config { max_frame: plan.max_frame, promiscuous: plan.loopback, ..Config::default() };
     let mut station = Station::open(device, plan.from, config, plan.loopback)?;
@@ -55,11 +58,9 @@ fn run(arguments: Arguments) -> Result<Report> {
     let source = match cached.clone() {
         Some(file) if plan.unheld => Source::Unheld(file),
         Some(file) => Source::Cached(file),
-        None => Source::Direct(DirectFile::open(
-            &plan.file,
-            Some(station.function().iommu()),
-            DirectConfig::default(),
-        )?),
+        None => {
+            Source::Direct(DirectFile::open(&plan.file, Some(station.function().iommu()), DirectConfig::default())?)
+        }
     };
     announce(&plan, &station, &source);
 
@@ -75,7 +76,7 @@ fn run(arguments: Arguments) -> Result<Report> {
         repeat_for: plan.seconds.map(Duration::from_secs_f64),
         deadline: plan.give_up,
     };
-    let mut far = plan.loopback.then(|| Loopback::new(&plan.file, &source, !plan.scribble)).transpose()?;
+    let mut far = plan.loopback.then(|| Loopback::new(&plan.file, &source, !plan.written())).transpose()?;
     let position = Arc::new(AtomicU64::new(0));
     let scribblers = match cached.filter(|file| plan.scribble && !file.is_empty()) {
         Some(file) => Some(Scribblers::start(&file.view()?, position.clone(), WRITERS)),
@@ -115,7 +116,8 @@ fn cache_for(plan: &Plan) -> Result<Cache> {
 /// Memory of this machine, bytes; where it can not be said, enough for every cache.
 fn memory() -> u64 {
     let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse().ok());
+    let total =
+        meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse().ok());
     total.map_or(u64::MAX, |kib: u64| kib << 10)
 }
 
@@ -139,6 +141,9 @@ fn announce(plan: &Plan, station: &Station, source: &Source) {
     );
     if plan.scribble {
         println!("writers store into a private copy; {} itself is not written", plan.name.display());
+    }
+    if let Some(socket) = &plan.serve {
+        println!("writers in other processes: write --attach {} {}", socket.display(), plan.file.display());
     }
     if source.is_empty() {
         println!("the file is empty: zero bytes are sent");
@@ -196,7 +201,7 @@ fn summarize(plan: &Plan, report: &Report, stores: Option<u64>, missed: u64) {
 }
 
 fn verdict(plan: &Plan, report: &Report) -> &'static str {
-    match (plan.loopback, plan.scribble || report.breaks > 0) {
+    match (plan.loopback, plan.written() || report.breaks > 0) {
         _ if !report.verified => "NOT verified: the far end does not have every byte",
         (true, false) => "verified: every byte came back as it is on disk",
         (true, true) => "verified: every frame matches the digest taken when it was held",

@@ -53,6 +53,10 @@ pub struct Arguments {
     /// files (TMPDIR). The file itself is never written.
     #[arg(long)]
     scribble: bool,
+    /// Let writers in other processes attach at this socket meanwhile (`write --attach SOCKET FILE`). Whoever may connect
+    /// (it is made for this user only) can write every byte of what is cached.
+    #[arg(long, value_name = "SOCKET")]
+    serve: Option<PathBuf>,
     /// Send without holds, to see what goes wrong.
     #[arg(long)]
     unheld: bool,
@@ -94,6 +98,7 @@ pub struct Plan {
     pub seconds: Option<f64>,
     pub give_up: Duration,
     pub scribble: bool,
+    pub serve: Option<PathBuf>,
     pub unheld: bool,
     pub direct: bool,
     pub cache: Option<u64>,
@@ -101,10 +106,20 @@ pub struct Plan {
     pub json: bool,
 }
 
+impl Plan {
+    /// Whether somebody may write to the file while it is sent.
+    pub fn written(&self) -> bool {
+        self.scribble || self.serve.is_some()
+    }
+}
+
 impl Arguments {
     /// Checks the flags against each other.
     pub fn plan(self) -> Result<Plan> {
         let usage = |text: String| Err(Error::Usage(text));
+        if self.serve.is_some() && self.file.is_none() {
+            return usage("--serve needs a FILE, which those who attach name as well".into());
+        }
         let file = self.file.unwrap_or_else(own_executable);
         let device: DeviceName = self.device.parse()?;
         let emulated = device == DeviceName::Emulated;
@@ -148,11 +163,15 @@ impl Arguments {
                 return usage(format!("{flag} {}: a number above 0 would do", value.unwrap_or_default()));
             }
         }
-        if self.direct && (self.scribble || self.unheld || self.huge || self.cache.is_some()) {
-            return usage("--direct goes without the cache, and so without --scribble, --unheld, --cache and --huge".into());
+        let cached = self.scribble || self.unheld || self.huge || self.cache.is_some() || self.serve.is_some();
+        if self.direct && cached {
+            return usage(
+                "--direct goes without the cache, and so without --scribble, --unheld, --cache, --huge and --serve"
+                    .into(),
+            );
         }
         // With writers about, the passes lie apart, so that a page that is not still is sure to show.
-        let delay = self.emulated_delay.unwrap_or(if self.scribble { 50 } else { 0 });
+        let delay = self.emulated_delay.unwrap_or(if self.scribble || self.serve.is_some() { 50 } else { 0 });
         Ok(Plan {
             file: if self.scribble { private_copy(&file)? } else { file.clone() },
             name: file,
@@ -168,6 +187,7 @@ impl Arguments {
             seconds: self.seconds,
             give_up: Duration::from_secs_f64(self.give_up),
             scribble: self.scribble,
+            serve: self.serve,
             unheld: self.unheld,
             direct: self.direct,
             cache: self.cache.map(|mib| mib << 20),

@@ -63,7 +63,14 @@ impl Hold {
         let range = opened.file.check(range)?;
         let core = &opened.cache.core;
         let frames = hold_pages(core, &opened.file, opened.file.pages_of(&range))?;
-        Ok(Self::of(core, range, frames))
+        // Checked again: the file may have been cut off before a page was read.
+        match opened.file.check(range) {
+            Ok(range) => Ok(Self::of(core, range, frames)),
+            Err(error) => {
+                frames.each(|frame| core.release(frame));
+                Err(error)
+            }
+        }
     }
 
     /// The hold of `range`, whose pages `frames` are held.

@@ -85,7 +85,10 @@ fn make(path: &Path, len: u64) {
 /// How long `dd` takes for the first `len` bytes.
 fn dd(arguments: &str, len: u64) -> Duration {
     let mut command = Command::new("dd");
-    command.env("LC_ALL", "C").args(arguments.split(' ')).args([format!("bs={BLOCK}"), format!("count={}", len / BLOCK)]);
+    command
+        .env("LC_ALL", "C")
+        .args(arguments.split(' '))
+        .args([format!("bs={BLOCK}"), format!("count={}", len / BLOCK)]);
     let start = Instant::now();
     let output = command.output().expect("dd runs");
     let took = start.elapsed();

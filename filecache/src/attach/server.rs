@@ -287,7 +287,7 @@ fn shake_hands(cache: &Arc<CacheInner>, link: &Arc<Link>) -> Result<Attached> {
 fn check_place(base: u64, capacity: u64, shift: u32) -> Option<usize> {
     let len = capacity.checked_mul(1 << shift)?;
     let end = base.checked_add(len)?;
-    (base > 0 && base % (1 << shift) == 0 && end <= 1 << 47).then_some(base as usize)
+    (base > 0 && base.is_multiple_of(1 << shift) && end <= 1 << 47).then_some(base as usize)
 }
 
 /// Takes a descriptor for a userfaultfd only if it is one, and one that the guard can read without being kept waiting.

@@ -15,13 +15,14 @@ fn another_process() {
     process::child();
 }
 
-/// Descriptors, threads, mappings.
+/// Descriptors, threads that serve a process, mappings.
 fn left_behind() -> (usize, usize, usize) {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
     let mapped = maps.lines().filter(|line| line.contains("stillwire-cache")).count();
     let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
     let name = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("comm")).unwrap_or_default();
-    let threads = tasks.map(name).filter(|name| name.starts_with("stillwire")).count();
+    let serves = |name: &String| name.starts_with("stillwire-attac") || name.starts_with("stillwire-erran");
+    let threads = tasks.map(name).filter(serves).count();
     (std::fs::read_dir("/proc/self/fd").unwrap().count(), threads, mapped)
 }
 

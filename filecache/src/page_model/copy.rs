@@ -77,6 +77,23 @@ fn hold_against_end_of_copy(variant: Variant) {
     all_is_released(&world, guard);
 }
 
+/// The guard is told late that the page has left a file, which was in its former life: it lets go a writer that waits.
+fn copy_and_late_retry(variant: Variant) {
+    let (world, old, writer, guard) = writer_waits(variant);
+    let new = world.hold(A).unwrap();
+    world.tell_guard(Event::Retry(old));
+    assert_eq!(world.look_and_release(old), OLD, "a store landed in a held page");
+    writer.join().unwrap();
+    hold_what_is_newest(&world);
+    assert_eq!(world.look_and_release(new), OLD, "a store landed in a held copy");
+    all_is_released(&world, guard);
+}
+
+#[test]
+fn loom_copy_and_a_late_retry() {
+    explore(Variant::Right, 2, copy_and_late_retry);
+}
+
 #[test]
 fn loom_copy_for_holder_writer_holder() {
     explore(Variant::Right, 3, holder_writer_holder);

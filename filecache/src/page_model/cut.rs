@@ -76,7 +76,7 @@ fn loom_cut_against_holders() {
 
 #[test]
 fn loom_cut_against_a_waiting_writer() {
-    explore(Variant::Right, 3, cut_against_writer);
+    explore(Variant::Right, 4, cut_against_writer);
 }
 
 #[test]

@@ -36,6 +36,23 @@ fn release_against_new_holder(variant: Variant) {
     assert_eq!(world.hold_and_look(), Some(NEW), "a store was lost");
 }
 
+/// The last hold ends, for which a writer waits, and two holders come at that moment: one of them may find the other's
+/// passing count.
+fn last_release_against_two_holders(variant: Variant) {
+    let world = World::new(variant);
+    let last = world.hold(A).unwrap();
+    assert_eq!(world.words[last].fault(), Fault::Wait);
+    let holders = [(); 2].map(|()| {
+        let world = world.clone();
+        thread::spawn(move || world.hold_and_look())
+    });
+    world.release(last);
+    assert!(world.write(NEW));
+    holders.into_iter().for_each(|holder| _ = holder.join().unwrap());
+    assert_eq!(world.hold_and_look(), Some(NEW), "a store was lost");
+    assert_eq!(world.free_pages(), world::FRAMES - 1, "a copy was not freed");
+}
+
 /// Two holders find the page open while a writer stores.
 fn two_holders_close(variant: Variant) {
     let world = World::open(variant, OLD);
@@ -92,12 +109,23 @@ fn hold_against_writer_and_guard(variant: Variant) {
 
 #[test]
 fn loom_hold_against_open() {
-    explore(Variant::Right, 3, hold_against_open);
+    explore(Variant::Right, 4, hold_against_open);
 }
 
 #[test]
 fn loom_release_against_new_holder() {
     explore(Variant::Right, 2, release_against_new_holder);
+}
+
+#[test]
+fn loom_last_release_against_two_holders() {
+    explore(Variant::Right, 1, last_release_against_two_holders);
+}
+
+/// The same where no copies are wanted.
+#[test]
+fn loom_last_release_against_two_holders_without_copies() {
+    explore(Variant::NoCopy, 1, last_release_against_two_holders);
 }
 
 #[test]
@@ -112,7 +140,7 @@ fn loom_two_writers_one_guard() {
 
 #[test]
 fn loom_hold_against_writer_and_guard() {
-    explore(Variant::Right, 2, hold_against_writer_and_guard);
+    explore(Variant::Right, 3, hold_against_writer_and_guard);
 }
 
 #[test]

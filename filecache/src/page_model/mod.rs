@@ -1,14 +1,14 @@
 //! The page word under every interleaving of those who use it.
 //!
 //! [`World`] is what lies around the word: memory and the views' protection, the file's table, the guard's mailbox, the
-//! disk. [`Guard`] and the methods in `parties.rs` go through the same steps as the code that they are named after, in the
-//! same order. Each file of tests looks at one meeting: `holds.rs` holders and writers, `evict.rs` a page that leaves its
-//! file, `copy.rs` copies for who does not wait, `write_back.rs` the disk, `cut.rs` truncation.
+//! disk. The parties (`holder.rs`, `writer.rs`, `keeper.rs`) go through the same steps as the code that they stand for, in
+//! the same order. Each file of tests looks at one kind of meeting: `holds.rs` holders and writers, `evict.rs` a page that
+//! leaves its file, `copy.rs` copies for who does not wait, `write_back.rs` the disk, `cut.rs` truncation.
 //!
 //! Found are: a store that lands in a held page (the holder reads two different values), bytes of another page, a store
 //! that is lost, a page that is freed twice or while it is held, memory accesses without an order (loom's cell reports
-//! them), and somebody who is never woken (loom reports the deadlock). That this is so is tested too: every test's
-//! meeting also takes place with a [`Variant`] in it, a seeded mistake, and the violation must be found.
+//! them), and somebody who is never woken (loom reports the deadlock). That this is so is tested too: the same meetings
+//! take place with a seeded mistake in them ([`Variant`]), and loom must find it.
 
 // Not loom's: counts of handles order nothing here.
 use std::sync::Arc;
@@ -21,13 +21,15 @@ use super::*;
 mod copy;
 mod cut;
 mod evict;
+mod holder;
 mod holds;
-mod parties;
+mod keeper;
 mod world;
 mod write_back;
+mod writer;
 
-use parties::Kernel;
 use world::{Event, Found, World};
+use writer::Kernel;
 
 /// What is done in the world: what is right, or one mistake.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,7 +44,7 @@ enum Variant {
     ReleaseBeforeWake,
     /// The table shows the page instead of its copy only after the page was unprotected.
     SnapshotAfterUnprotect,
-    /// New holds are of the page, although a writer waits for it.
+    /// New holds are of the page, although a writer waits for it. A mistake only where the writer must not wait for them.
     NoCopy,
     /// Every holder that meets a waiting writer puts a copy in the table, also when there is one.
     CopyOfCopy,

@@ -110,8 +110,9 @@ impl Guard {
         match mail {
             Mail::Opening(frame) => self.open(frame, None),
             Mail::Retry(frame) => {
+                // Decided anew, not only woken: the arena page may cache something else by now, for which others wait.
                 for writer in self.no_longer_waiting(frame) {
-                    writer.view.wake(writer.index);
+                    self.store(writer);
                 }
             }
             Mail::Cleaned => {

@@ -84,7 +84,7 @@ fn acknowledged_when_killed(path: &Path, direct_io: bool, syncs: usize, delay: D
     while let Some(Ok(line)) = lines.next() {
         rest.push(line);
     }
-    last = rest.into_iter().filter_map(number).filter(|number| number % 37 == 0).last().unwrap_or(last).max(last);
+    last = rest.into_iter().filter_map(number).rfind(|number| number % 37 == 0).unwrap_or(last).max(last);
     last
 }
 

@@ -98,6 +98,7 @@ impl World {
             Released::Done => {}
             Released::Opening => self.tell_guard(Event::Opening(frame)),
             Released::Free => self.free(frame),
+            Released::Last => unreachable!("the cache does not end here"),
         }
     }
 

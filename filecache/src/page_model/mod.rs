@@ -20,6 +20,7 @@ use super::*;
 
 mod copy;
 mod cut;
+mod end;
 mod evict;
 mod holder;
 mod holds;

@@ -88,7 +88,7 @@ impl<'a> Guard<'a> {
             Event::Opening(frame) => self.open(frame, false),
             Event::Retry(frame) => {
                 if self.no_longer_waiting(frame) {
-                    (self.wake)();
+                    self.store();
                 }
             }
             Event::Stop => {}

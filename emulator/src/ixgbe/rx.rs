@@ -241,10 +241,9 @@ impl Model {
         let address = queue.ring.descriptor(queue.head);
         let mut bytes = [0; 16];
         self.bus.read(address, &mut bytes).map_err(|_| "bus fault while fetching a descriptor")?;
-        let [buffer, header] = desc_words(&bytes);
-        if header & 1 != 0 {
-            return Err("a receive descriptor with bit 0 of its header address set: it was not refilled");
-        }
+        // The second word is the header buffer's address, which one-buffer descriptors do not have: Linux leaves there what
+        // the device wrote back before, its done bit among it.
+        let [buffer, _] = desc_words(&bytes);
         self.bus.write(buffer, piece).map_err(|_| "bus fault while writing a frame")?;
         let [low, high] = back.encode();
         self.bus.store_u64(address, low).map_err(|_| "bus fault while writing a descriptor back")?;

@@ -16,11 +16,13 @@ mod headers;
 pub mod ixgbe;
 mod local;
 mod memory;
+mod report;
 pub mod server;
 pub mod wire;
 
 pub use bus::{BusFault, BusMemory, Interrupts};
 pub use ixgbe::{Config, Counters, Doorbells, Faults, Model};
 pub use local::{LocalDevice, Running};
-pub use memory::MemoryTable;
+pub use memory::{Mapped, MemoryTable};
+pub use report::report;
 pub use wire::Wire;

@@ -1,6 +1,6 @@
 //! Serves a device model on a vfio-user socket.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -21,6 +21,9 @@ struct Arguments {
     /// What the cable leads to: loopback, sink, tap:NAME or pcap:PATH.
     #[arg(long, default_value = "loopback")]
     wire: String,
+    /// Instead of a wire: a second device on this socket, at the other end of the cable.
+    #[arg(long, value_name = "SOCKET", conflicts_with = "wire")]
+    cable: Option<PathBuf>,
     /// The device's address.
     #[arg(long, value_parser = parse_mac)]
     mac: Option<Mac>,
@@ -33,6 +36,9 @@ struct Arguments {
     /// Time between checksum pass and transmit pass, microseconds.
     #[arg(long, default_value_t = 0)]
     transmit_delay_us: u64,
+    /// When a client has left, write what the device went through into this file (the second device: FILE.cable).
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
     /// Exit after the first client has left.
     #[arg(long)]
     once: bool,
@@ -95,19 +101,52 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
         transmit_delay: Duration::from_micros(arguments.transmit_delay_us),
         ..defaults
     };
-    let model = Model::try_new(config, wire::parse(&arguments.wire)?)?;
-    let server = Server::bind(&arguments.socket, model)?;
-    stop_at_signal(signals, server.stopper());
+    let servers = match &arguments.cable {
+        None => vec![serve(&arguments.socket, config, wire::parse(&arguments.wire)?, arguments.report)?],
+        Some(far_socket) => {
+            let (near, far) = wire::Cable::pair();
+            let mut far_config = config.clone();
+            // Two cards on one cable must not have one address.
+            far_config.mac[5] = far_config.mac[5].wrapping_add(1);
+            let far_report = arguments.report.as_ref().map(|path| {
+                let mut path = path.clone().into_os_string();
+                path.push(".cable");
+                path.into()
+            });
+            vec![
+                serve(&arguments.socket, config, Box::new(near), arguments.report)?,
+                serve(far_socket, far_config, Box::new(far), far_report)?,
+            ]
+        }
+    };
+    stop_at_signal(signals, servers.iter().map(Server::stopper).collect());
     println!("listening on {}", arguments.socket.display());
-    server.serve(arguments.once)?;
+    let once = arguments.once;
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = servers.iter().map(|server| scope.spawn(move || server.serve(once))).collect();
+        threads.into_iter().try_for_each(|thread| thread.join().expect("a server does not panic"))
+    })?;
     Ok(())
 }
 
-fn stop_at_signal(signals: signals::Blocked, stopper: Stopper) {
+fn serve(
+    socket: &Path,
+    config: Config,
+    wire: Box<dyn wire::Wire>,
+    report: Option<PathBuf>,
+) -> Result<Server, Box<dyn std::error::Error>> {
+    let mut server = Server::bind(socket, Model::try_new(config, wire)?)?;
+    if let Some(path) = report {
+        server.report_to(path);
+    }
+    Ok(server)
+}
+
+fn stop_at_signal(signals: signals::Blocked, stoppers: Vec<Stopper>) {
     std::thread::spawn(move || {
         loop {
             signals.wait();
-            stopper.stop();
+            stoppers.iter().for_each(Stopper::stop);
         }
     });
 }

@@ -26,6 +26,23 @@ struct Table {
     regions: BTreeMap<u64, Region>,
     /// Files already mapped, by device, inode and writability: QEMU hands a new descriptor of one file for every page.
     files: BTreeMap<(u64, u64, bool), Weak<FileMap>>,
+    now: Mapped,
+    peak: Mapped,
+}
+
+/// How much is mapped, bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Mapped {
+    /// The device may only read it.
+    pub read_only: u64,
+    /// The device may read and write it.
+    pub writable: u64,
+}
+
+impl Mapped {
+    fn kind(&mut self, writable: bool) -> &mut u64 {
+        if writable { &mut self.writable } else { &mut self.read_only }
+    }
 }
 
 struct FileMap {
@@ -69,18 +86,22 @@ impl MemoryTable {
         let file = table.file(fd, offset.checked_add(len).ok_or_else(invalid)?, writable)?;
         let offset = usize::try_from(offset).map_err(|_| invalid())?;
         table.regions.insert(address, Region { last, file, offset, writable });
+        table.count(writable, len);
         Ok(())
     }
 
     /// Takes `len` bytes from `address` out of the table; what was not mapped is left so. A mapping that lies partly
-    /// within keeps its other part. `address + len` may be 2^64.
-    pub fn unmap(&self, address: u64, len: u64) {
-        let Some(rest) = len.checked_sub(1) else { return };
+    /// within keeps its other part. `address + len` may be 2^64. Returns how many ranges lost something.
+    pub fn unmap(&self, address: u64, len: u64) -> usize {
+        let Some(rest) = len.checked_sub(1) else { return 0 };
         let last = address.saturating_add(rest);
         let mut table = self.write_table();
         let starts: Vec<u64> = table.overlapping(address, last).collect();
+        let count = starts.len();
         for start in starts {
             let Some(region) = table.regions.remove(&start) else { continue };
+            let gone = region.last.min(last) - start.max(address) + 1;
+            *table.now.kind(region.writable) -= gone;
             if start < address {
                 table.regions.insert(start, Region { last: address - 1, ..region.clone() });
             }
@@ -90,6 +111,7 @@ impl MemoryTable {
             }
         }
         table.files.retain(|_, file| file.strong_count() > 0);
+        count
     }
 
     /// Takes everything out.
@@ -97,6 +119,12 @@ impl MemoryTable {
         let mut table = self.write_table();
         table.regions.clear();
         table.files.clear();
+        table.now = Mapped::default();
+    }
+
+    /// The most that was mapped of each kind, not necessarily at the same time.
+    pub fn peak(&self) -> Mapped {
+        self.read_table().peak
     }
 
     /// Number of mapped ranges.
@@ -119,6 +147,14 @@ impl MemoryTable {
 }
 
 impl Table {
+    fn count(&mut self, writable: bool, len: u64) {
+        let now = self.now.kind(writable);
+        *now = now.saturating_add(len);
+        let now = *now;
+        let peak = self.peak.kind(writable);
+        *peak = now.max(*peak);
+    }
+
     /// First addresses of the regions that have a byte in `first..=last`.
     fn overlapping(&self, first: u64, last: u64) -> impl Iterator<Item = u64> + '_ {
         let before = self.regions.range(..first).next_back().filter(|(_, region)| region.last >= first);

@@ -40,6 +40,14 @@ pub enum Error {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// The report could not be written.
+    #[error("report {}: {source}; use a path that can be written", path.display())]
+    Report {
+        /// Its path.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
 }
 
 /// A listening socket and the model behind it.
@@ -48,6 +56,7 @@ pub struct Server {
     listener: OwnedFd,
     stopper: Stopper,
     refused_maps: AtomicU64,
+    report: Option<PathBuf>,
 }
 
 /// Ends [`Server::serve`] from another thread.
@@ -76,7 +85,13 @@ impl Server {
             listener,
             stopper: Stopper(Arc::new(state)),
             refused_maps: AtomicU64::new(0),
+            report: None,
         })
+    }
+
+    /// When a client has left, writes [`report`](crate::report()) into a file, before the device is reset for the next.
+    pub fn report_to(&mut self, path: PathBuf) {
+        self.report = Some(path);
     }
 
     /// The device behind the socket.
@@ -103,6 +118,7 @@ impl Server {
         let _running = self.device.spawn();
         while !self.stopper.stopped() {
             self.serve_client()?;
+            self.write_report()?;
             self.forget_client();
             if once {
                 break;
@@ -125,6 +141,13 @@ impl Server {
             // A client that hangs up in the middle of a message is a client that left.
             _ => Ok(()),
         }
+    }
+
+    fn write_report(&self) -> Result<(), Error> {
+        let Some(path) = &self.report else { return Ok(()) };
+        let mut text = self.device.with_model(|model| crate::report(model, self.device.memory()));
+        text.push_str(&format!("counter refused_maps {}\n", self.refused_maps()));
+        std::fs::write(path, text).map_err(|source| Error::Report { path: path.clone(), source })
     }
 
     /// Memory first, so that nothing is reached while the model is reset.
@@ -285,11 +308,15 @@ impl ServerBackend for Session<'_> {
     }
 
     fn dma_unmap(&mut self, flags: DmaUnmapFlags, address: u64, size: u64) -> io::Result<()> {
-        if flags.contains(DmaUnmapFlags::UNMAP_ALL) {
-            self.device.memory().clear();
+        let memory = self.device.memory();
+        let ranges = if flags.contains(DmaUnmapFlags::UNMAP_ALL) {
+            let ranges = memory.len();
+            memory.clear();
+            ranges
         } else {
-            self.device.memory().unmap(address, size);
-        }
+            memory.unmap(address, size)
+        };
+        self.device.with_model(|model| model.note_unmapped(ranges));
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 
 use super::config_space::{BAR0_LEN, BAR4_LEN};
 use super::regs::{self, Mode};
-use super::{Doorbells, Model, State};
+use super::{Doorbells, Event, Model, State};
 
 impl Model {
     /// Reads BAR `bar`. Registers answer 32-bit accesses; other sizes get the bytes of the words they touch.
@@ -58,17 +58,14 @@ impl Model {
         }
     }
 
-    fn known(&mut self, offset: u64) -> Option<(u32, Mode)> {
+    fn known(&mut self, offset: u64, write: bool) -> Option<(u32, Mode)> {
         let canonical = regs::canonical(u32::try_from(offset).ok().filter(|at| u64::from(*at) < BAR0_LEN)?);
-        let register = regs::lookup(canonical);
-        if register.is_none() {
-            self.unknown.insert(canonical);
-        }
-        register.map(|register| (canonical, register.mode))
+        self.history.touch(canonical, write);
+        regs::lookup(canonical).map(|register| (canonical, register.mode))
     }
 
     fn read_register(&mut self, offset: u64) -> u32 {
-        let Some((offset, mode)) = self.known(offset) else { return 0 };
+        let Some((offset, mode)) = self.known(offset, false) else { return 0 };
         if regs::in_queue_pages(offset) {
             return self.read_queue_register(offset, mode);
         }
@@ -111,7 +108,7 @@ impl Model {
     }
 
     fn write_register(&mut self, offset: u64, value: u32) {
-        let Some((offset, mode)) = self.known(offset) else { return };
+        let Some((offset, mode)) = self.known(offset, true) else { return };
         if matches!(mode, Mode::Ro | Mode::Rc) || self.write_interrupt(offset, value) {
             return;
         }
@@ -119,7 +116,16 @@ impl Model {
             return self.write_queue_register(offset, value);
         }
         match offset {
-            regs::CTRL if value & (regs::CTRL_RST | regs::CTRL_LNK_RST) != 0 => self.device_reset(),
+            regs::CTRL if value & (regs::CTRL_RST | regs::CTRL_LNK_RST) != 0 => {
+                self.history.note(Event::Reset);
+                self.device_reset();
+            }
+            regs::CTRL => {
+                if value & regs::CTRL_GIO_DIS != 0 {
+                    self.history.note(Event::MasterDisable);
+                }
+                self.regs.set(offset, value);
+            }
             regs::SWSM => self.regs.set(offset, value & 3),
             regs::ESDP => self.regs.set(offset, value | regs::ESDP_SDP2),
             regs::RDRXCTL => self.regs.set(offset, value | regs::RDRXCTL_DMAIDONE),

@@ -96,6 +96,10 @@ pub struct Counters {
     pub rx_dropped: u64,
     /// Frames without offload whose PAYLEN was not their length: sent all the same.
     pub payload_len_mismatches: u64,
+    /// Frames whose transport checksum the device computed (before segmentation).
+    pub checksummed: u64,
+    /// Frames that the device cut into segments.
+    pub segmented: u64,
     /// MSI-X messages.
     pub interrupts: u64,
     /// Register accesses of no valid size or place.

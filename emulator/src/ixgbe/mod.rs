@@ -32,10 +32,12 @@
 mod bar;
 mod config;
 mod config_space;
+mod coverage;
 mod desc;
 mod dma;
 mod doorbells;
 mod eeprom;
+mod history;
 mod interrupts;
 mod offload;
 mod queues;
@@ -46,7 +48,7 @@ mod rx;
 mod stats;
 mod tx;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -56,6 +58,7 @@ use config_space::{ConfigSpace, Effect};
 use dma::Bus;
 use doorbells::QueuePages;
 use eeprom::Eeprom;
+use history::History;
 use queues::{Ring, State};
 use register_file::Registers;
 use rx::RxQueue;
@@ -66,6 +69,8 @@ use crate::wire::Wire;
 
 pub use config::{Config, Counters, Doorbells, Faults};
 pub use config_space::{BAR0_LEN, BAR4_LEN, LEN as CONFIG_LEN, VECTORS};
+pub use coverage::{Coverage, describe};
+pub use history::{Event, Touched};
 pub use regs::{RX_PAGE, TX_PAGE};
 
 /// The device.
@@ -93,7 +98,7 @@ pub struct Model {
     looped: VecDeque<Vec<u8>>,
     /// Frames counted for [`Faults::lose_every`] and [`Faults::corrupt_every`].
     sent: u32,
-    unknown: BTreeSet<u32>,
+    history: History,
     complaints: BTreeSet<&'static str>,
     halts: Vec<String>,
     scratch: Vec<u8>,
@@ -142,7 +147,7 @@ impl Model {
             packet_buffer_bytes: 0,
             looped: VecDeque::new(),
             sent: 0,
-            unknown: BTreeSet::new(),
+            history: History::default(),
             complaints: BTreeSet::new(),
             halts: Vec::new(),
             scratch: Vec::new(),
@@ -185,8 +190,30 @@ impl Model {
     }
 
     /// Offsets in BAR0 that were accessed and that the model does not know: they read 0.
-    pub fn unknown_registers(&self) -> &BTreeSet<u32> {
-        &self.unknown
+    pub fn unknown_registers(&self) -> BTreeSet<u32> {
+        self.history.touched.keys().copied().filter(|offset| regs::lookup(*offset).is_none()).collect()
+    }
+
+    /// Registers that were reached by message, by offset in BAR0; those of the same value at another address are one.
+    pub fn touched(&self) -> &BTreeMap<u32, Touched> {
+        &self.history.touched
+    }
+
+    /// What happened to the device, oldest first, with how often it came in a row; the last few hundred only.
+    pub fn events(&self) -> impl Iterator<Item = &(Event, u64)> {
+        self.history.events.iter()
+    }
+
+    /// Notes that `ranges` of device addresses were taken away by whoever has the memory table.
+    pub fn note_unmapped(&mut self, ranges: usize) {
+        for _ in 0..ranges {
+            self.history.note(Event::Unmapped { master: self.bus.open });
+        }
+    }
+
+    /// Whether a driver posted what is not completed yet.
+    fn work_left(&self) -> bool {
+        self.dma_pending() || self.tx.iter().any(TxQueue::has_work)
     }
 
     /// What the driver did that hardware forgives or answers with garbage.
@@ -227,7 +254,8 @@ impl Model {
             return data.fill(0xff);
         }
         self.poll_queues();
-        self.pci.read(offset, data, self.dma_pending());
+        // Without bus mastering nothing more is asked for, so nothing is outstanding: what is left is dropped by a reset.
+        self.pci.read(offset, data, self.dma_pending() && self.bus.open);
     }
 
     /// Writes configuration space.
@@ -236,7 +264,7 @@ impl Model {
             return;
         }
         match self.pci.write(offset, data) {
-            Effect::None => self.bus.open = self.pci.may_master(),
+            Effect::None => self.set_master(self.pci.may_master()),
             Effect::Reset => self.function_reset(),
         }
     }
@@ -244,9 +272,18 @@ impl Model {
     /// Function-level reset: everything as after power-on, bus mastering off.
     pub fn function_reset(&mut self) {
         self.pci.reset();
-        self.bus.open = false;
+        self.set_master(false);
+        self.history.note(Event::FunctionReset);
         self.msix.fill(0);
         self.device_reset();
+    }
+
+    fn set_master(&mut self, on: bool) {
+        if on != self.bus.open {
+            let event = if on { Event::MasterOn } else { Event::MasterOff { work_left: self.work_left() } };
+            self.history.note(event);
+        }
+        self.bus.open = on;
     }
 
     /// Whether the card is out. What it did is forgotten when it goes; it comes back as after power-on.

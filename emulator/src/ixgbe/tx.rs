@@ -64,6 +64,11 @@ impl TxQueue {
         self.life = self.life.wrapping_add(1);
     }
 
+    /// Whether something was fetched and not completed, or waits for its write-back.
+    pub(super) fn has_work(&self) -> bool {
+        self.state == State::On && (self.head != self.next || !self.batch.is_empty())
+    }
+
     /// Forgets everything, as a reset does.
     pub(super) fn reset(&mut self) {
         *self = Self { life: self.life.wrapping_add(1), ..Self::default() };
@@ -180,6 +185,8 @@ impl Model {
             Err(problem) => self.halt_tx(q, problem),
             Ok(packets) => {
                 self.note_payload_len(&command, total);
+                self.bus.counters.checksummed += u64::from(command.l4_checksum);
+                self.bus.counters.segmented += u64::from(command.segment);
                 self.tx[q].in_flight.push_back(InFlight {
                     due: now.saturating_add(self.config.transmit_delay),
                     segments,

@@ -169,6 +169,45 @@ fn masks_vectors_and_causes() {
 }
 
 #[test]
+fn what_came_while_it_was_masked_fires_when_it_is_unmasked() {
+    let mut rig = Rig::running(config(Doorbells::Messages));
+    let eventfd = || rustix::event::eventfd(0, rustix::event::EventfdFlags::NONBLOCK).unwrap();
+    let fds = [eventfd(), eventfd()];
+    let borrowed: Vec<_> = fds.iter().map(std::os::fd::AsFd::as_fd).collect();
+    rig.device.set_msix(&borrowed).unwrap();
+    let fired = |vector: usize| rustix::io::read(&fds[vector], &mut [0; 8]).is_ok();
+    // Receive on vector 0, everything that is no queue's on vector 1.
+    rig.write(0x900, 0x80);
+    rig.write(0xa00, 0x81 << 8);
+    for unmask in [0x880, 0xaa0] {
+        rig.post_udp(&[0; 64], true);
+        rig.settle();
+        assert!(!fired(0));
+        rig.write(unmask, 1);
+        assert!(fired(0), "{unmask:#x}");
+        rig.write(0x888, 1);
+        rig.write(unmask, 1);
+        assert!(!fired(0), "once only");
+        rig.write(0x888, 1);
+    }
+    // A cause that was cleared meanwhile has been served.
+    rig.post_udp(&[0; 64], true);
+    rig.settle();
+    rig.read(0x800);
+    rig.write(0x880, 1);
+    assert!(!fired(0));
+    rig.device.with_model(|model| model.faults().link_down = true);
+    rig.step();
+    assert!(!fired(1));
+    rig.write(0x880, 1 << 20);
+    assert!(fired(1));
+    // EICS shows the causes without clearing them; a write to EICR does.
+    assert_eq!((rig.read(0x808) & 1 << 20, rig.read(0x808) & 1 << 20), (1 << 20, 1 << 20));
+    rig.write(0x800, 1 << 20);
+    assert_eq!(rig.read(0x808) & 1 << 20, 0);
+}
+
+#[test]
 fn function_level_reset_ends_everything() {
     let mut rig = Rig::running(config(Doorbells::Messages));
     rig.device.with_model(|model| model.faults().stall_tx = true);

@@ -71,13 +71,18 @@ impl Model {
         }
         match (offset, mode) {
             (_, Mode::Rc) => self.regs.take(offset),
-            (_, Mode::Wo) => 0,
             (regs::STATUS, _) => {
                 let quiet = self.regs.has(regs::CTRL, regs::CTRL_GIO_DIS) && !self.dma_pending();
                 let master = !quiet || self.faults.stuck_master;
                 self.regs.get(offset) & !regs::STATUS_MASTER | if master { regs::STATUS_MASTER } else { 0 }
             }
-            (regs::EICR, _) => self.regs.take(offset),
+            (regs::EICR, _) => {
+                let causes = self.regs.take(offset);
+                self.forget_causes(causes);
+                causes
+            }
+            // The causes, and none is cleared: Linux looks at them there.
+            (regs::EICS, _) => self.regs.get(regs::EICR),
             (regs::SWSM, _) => {
                 let value = self.regs.get(offset);
                 self.regs.set(offset, value | 1);
@@ -91,6 +96,7 @@ impl Model {
                 let driven = self.regs.get(offset) & 0xA;
                 driven | driven >> 1
             }
+            (_, Mode::Wo) => 0,
             _ => self.regs.get(offset),
         }
     }

@@ -37,8 +37,10 @@ impl Model {
             self.regs.set(regs::EICR, self.regs.get(regs::EICR) | bit);
         }
         if self.regs.get(regs::EIMS_EX + 4 * word) & bit == 0 {
+            self.waiting_vectors |= 1 << vector;
             return;
         }
+        self.waiting_vectors &= !(1 << vector);
         self.raise(vector as u16);
         let automask =
             self.regs.get(0x0_0AD0 + 4 * word) | if word == 0 { self.regs.get(regs::EIAM) & 0xffff } else { 0 };
@@ -55,18 +57,30 @@ impl Model {
         self.interrupts.raise(vector);
     }
 
-    /// EIMS' low half and EIMS_EX(0)'s are the same bits.
+    /// EIMS' low half and EIMS_EX(0)'s are the same bits. A vector whose cause came while it was masked fires now: a
+    /// driver that looked at its ring before it unmasked would sleep over that frame.
     fn set_mask(&mut self, word: u32, mask: u32) {
+        let unmasked = mask & !self.regs.get(regs::EIMS_EX + 4 * word);
         self.regs.set(regs::EIMS_EX + 4 * word, mask);
         if word == 0 {
             self.regs.set(regs::EIMS, self.regs.get(regs::EIMS) & !0xffff | mask & 0xffff);
         }
+        let waiting = (self.waiting_vectors >> (32 * word)) as u32 & unmasked;
+        (0..32).filter(|bit| waiting >> bit & 1 == 1).for_each(|bit| self.fire(32 * word + bit));
+    }
+
+    /// Causes that are taken out of EICR are served: their vectors need not fire any more.
+    pub(super) fn forget_causes(&mut self, causes: u32) {
+        self.waiting_vectors &= !u64::from(causes & 0xffff);
     }
 
     /// Writes to the interrupt registers; false when `offset` is none of those with side effects.
     pub(super) fn write_interrupt(&mut self, offset: u32, value: u32) -> bool {
         match offset {
-            regs::EICR => self.regs.set(regs::EICR, self.regs.get(regs::EICR) & !value),
+            regs::EICR => {
+                self.regs.set(regs::EICR, self.regs.get(regs::EICR) & !value);
+                self.forget_causes(value);
+            }
             regs::EICS => {
                 (0..16).filter(|bit| value >> bit & 1 == 1).for_each(|bit| self.fire(bit));
                 if value & OTHER != 0 {
@@ -75,10 +89,15 @@ impl Model {
             }
             regs::EIMS | regs::EIMC => {
                 let set = |old: u32| if offset == regs::EIMS { old | value } else { old & !value };
-                let (mask, queues) = (set(self.regs.get(regs::EIMS)), set(self.regs.get(regs::EIMS_EX)));
+                let before = self.regs.get(regs::EIMS);
+                let (mask, queues) = (set(before), set(self.regs.get(regs::EIMS_EX)));
                 self.regs.set(regs::EIMS, mask);
                 let high = self.regs.get(regs::EIMS_EX) & !0xffff;
                 self.set_mask(0, high | queues & 0xffff);
+                let waiting = self.regs.get(regs::EICR) & mask & !before & OTHER;
+                if waiting != 0 {
+                    self.other_event(waiting);
+                }
             }
             0x0A90 | 0x0A94 => {
                 let first = (offset - regs::EICS_EX) / 4 * 32;

@@ -85,6 +85,8 @@ pub struct Model {
     bus: Bus,
     wire: Box<dyn Wire>,
     interrupts: Box<dyn Interrupts>,
+    /// Vectors whose cause came while they were masked, a bit each.
+    waiting_vectors: u64,
     faults: Faults,
     /// [`Faults::all_ones`] has been acted on.
     removed: bool,
@@ -138,6 +140,7 @@ impl Model {
             bus: Bus { memory: Arc::new(NoMemory), open: false, counters: Counters::default() },
             wire,
             interrupts: Box::new(NoInterrupts),
+            waiting_vectors: 0,
             faults: Faults::default(),
             removed: false,
             tx: (0..regs::QUEUES).map(|_| TxQueue::default()).collect(),
@@ -301,6 +304,7 @@ impl Model {
     /// CTRL.RST: registers, queues and packet memory; configuration space stays.
     fn device_reset(&mut self) {
         self.bus.counters.resets += 1;
+        self.waiting_vectors = 0;
         self.tx.iter_mut().for_each(TxQueue::reset);
         self.rx.iter_mut().for_each(|queue| *queue = RxQueue::default());
         self.packet_buffer.clear();

@@ -202,7 +202,7 @@ pub const TABLE: &[Register] = &[
     one("TCPTIMER", 0x0_004C, Stored, 0),
     one("LEDCTL", 0x0_0200, Stored, 0),
     one("EICR", EICR, Rw, 0),
-    one("EICS", EICS, Wo, 0),
+    one("EICS", EICS, Rw, 0),
     one("EIAC", EIAC, Rw, 0),
     many("EITR (low)", 0x0_0820, 24, 4, Stored, 0),
     one("EIMS", EIMS, Rw, 0),

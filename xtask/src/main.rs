@@ -1,5 +1,7 @@
 //! One door for development: `cargo xtask test` formats, lints and tests everything, and says what it could not test.
 
+mod bind;
+mod qemu;
 mod run;
 mod setup;
 mod steps;
@@ -15,6 +17,18 @@ use summary::Summary;
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let (command, flags) = args.split_first().map_or(("help", &[][..]), |(first, rest)| (first.as_str(), rest));
+    match command {
+        "bind" => return told("bind", bind::bind(&bind::Paths::of_machine(), flags)),
+        "unbind" => return told("unbind", bind::unbind(&bind::Paths::of_machine(), flags)),
+        "traffic" => return told("traffic", qemu::traffic::run(flags).map(|said| println!("{said}"))),
+        "qemu" => {
+            return match qemu::Flags::parse(flags) {
+                Ok(flags) => qemu::run(&root(), &target(), &flags),
+                Err(unknown) => complain(&format!("no flag `{unknown}`")),
+            };
+        }
+        _ => {}
+    }
     match (command, Flags::parse(flags)) {
         ("test" | "prepush", Ok(flags)) => test(&flags),
         ("help" | "--help" | "-h", _) => {
@@ -48,8 +62,7 @@ impl Flags {
 }
 
 fn test(flags: &Flags) -> ExitCode {
-    let root = root();
-    let target = root.join(std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()));
+    let (root, target) = (root(), target());
     let skips = target.join(format!("xtask-skips-{}.txt", std::process::id()));
     let mut summary = Summary::default();
     setup::tools(!flags.no_install, &mut summary);
@@ -88,6 +101,21 @@ fn root() -> PathBuf {
     here.parent().unwrap_or(here).to_path_buf()
 }
 
+/// Where cargo writes.
+fn target() -> PathBuf {
+    root().join(std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()))
+}
+
+fn told(command: &str, outcome: Result<(), String>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("xtask: {command}: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 fn complain(what: &str) -> ExitCode {
     eprint!("xtask: {what}\n\n{HELP}");
     ExitCode::FAILURE
@@ -99,6 +127,13 @@ One door for development.
 cargo xtask test     Install what tests need (as root, where apt-get is), then check the formatting, lint,
                      and run all unit, integration, doc, loom and end-to-end tests.
 cargo xtask prepush  The same, before you push.
+cargo xtask qemu     Prove model and driver in a virtual machine: the stock ixgbe driver on our model, our driver on
+                     the kernel's VFIO. Fetches QEMU and a kernel into target/qemu (or $STILLWIRE_CACHE), installs
+                     nothing; uses an installed QEMU of 10.1 or later ($STILLWIRE_QEMU names another).
+cargo xtask bind 0000:03:00.0 ...
+                     Give PCI functions to vfio-pci, after a look at their whole IOMMU group; shows what it writes.
+cargo xtask unbind 0000:03:00.0 ...
+                     Give them back to the driver that they had.
 cargo xtask help     This text.
 
   --keep-going       After a step that failed, go on with the next.

@@ -49,6 +49,7 @@ pub fn all(target: &Path) -> Vec<Step> {
             needs: Some("examples/tests/end_to_end.rs"),
             must_test: true,
         },
+        step("qemu", &["cargo", "xtask", "qemu", "--or-skip"]),
     ]
 }
 

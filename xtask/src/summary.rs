@@ -32,6 +32,9 @@ impl Summary {
         if let Some(counts) = line.strip_prefix("test result: ") {
             self.passed += count(counts, "passed");
             self.failed += count(counts, "failed");
+        } else if let Some((passed, failed)) = closing(line) {
+            self.passed += passed;
+            self.failed += failed;
         } else if let Some(skip) = line.strip_prefix(SKIPPED) {
             self.skip_line(skip);
         } else if let Some((name, how)) = line.strip_prefix("test ").and_then(|test| test.rsplit_once(" ... ")) {
@@ -96,6 +99,12 @@ impl Summary {
     }
 }
 
+/// The counts of `3 passed, 0 failed`, the closing line of `cargo xtask qemu`, and nothing else on the line.
+fn closing(line: &str) -> Option<(u64, u64)> {
+    let (passed, failed) = line.strip_suffix(" failed")?.split_once(" passed, ")?;
+    Some((passed.parse().ok()?, failed.parse().ok()?))
+}
+
 /// The number before `word` in `ok. 3 passed; 0 failed; ...`.
 fn count(counts: &str, word: &str) -> u64 {
     let words: Vec<&str> = counts.split_whitespace().collect();
@@ -132,8 +141,10 @@ mod tests {
             "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s\n",
             "test result: \x1b[31mFAILED\x1b[0m. 10 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out\n",
             "something says test result: 7 passed",
+            "65 passed, 1 failed\n",
+            "qemu: 65 passed, 1 failed",
         ]);
-        assert_eq!((summary.passed, summary.failed), (13, 2));
+        assert_eq!((summary.passed, summary.failed), (78, 3));
         assert!(!summary.is_good());
     }
 

@@ -1,0 +1,57 @@
+# Our driver on vfio-pci behind the guest's IOMMU.
+NEAR=0000:00:05.0 # A cable joins these two.
+FAR=0000:00:06.0
+LOOP=0000:00:07.0 # What it sends comes back.
+SLOW=0000:00:08.0 # The same, long after the descriptors were posted.
+FILE=/tmp/file
+in_a_group() { [ -e /sys/bus/pci/devices/$1/iommu_group ]; }
+driven_by() { [ "$(basename $(readlink /sys/bus/pci/devices/$1/driver))" = $2 ]; }
+# field NAME: of the JSON object on the last line of the output.
+field() { tail -n 1 /tmp/sent | sed -n "s/.*\"$1\":\([^,}]*\).*/\1/p"; }
+sends() { send "$@" --json >/tmp/sent 2>/tmp/errors || { cat /tmp/sent /tmp/errors; return 1; }; cat /tmp/sent; }
+verified() { sends "$@" && [ "$(field verified)" = true ] && [ "$(field torn)" = 0 ]; }
+scribbled() {
+    verified "$@" --scribble --seconds 8 || return 1
+    [ "$(field writer_pauses)" -gt 0 ] || { echo "no writer had to wait: nothing was shown"; return 1; }
+}
+torn_without_holds() { sends "$@" --scribble --unheld --seconds 8; [ "$(field torn)" -gt 0 ]; }
+# transfer SENDER RECEIVER: by our driver on one end of the cable to the kernel's socket on the other.
+transfer() {
+    xtask bind $1 && driven_by $1 vfio-pci || return 1
+    address $2 10.78.0.2/24 || return 1
+    device=$(interface $2)
+    rm -f /tmp/got
+    receive --listen 10.78.0.2:9000 --out /tmp/got --idle-seconds 30 >/tmp/received 2>&1 &
+    verified $FILE --device $1 --from 10.78.0.1:4000 --to 10.78.0.2:9000 || { cat /tmp/received; return 1; }
+    within 10 cmp $FILE /tmp/got || { cat /tmp/received; return 1; }
+    ip addr del 10.78.0.2/24 dev $device
+    xtask unbind $1 && driven_by $1 ixgbe
+}
+killed() {
+    kill -9 $sender
+    wait $sender
+    [ $? = 137 ] || { cat /tmp/killed; return 1; }
+}
+
+# A program that runs cannot be written to, and writers are to write.
+cp /bin/send $FILE
+echo "fact file_bytes $(stat -c %s $FILE)"
+modules $STOCK_MODULES $VFIO_MODULES
+check "every device is in an IOMMU group" within 20 in_a_group $SLOW
+check "bind takes the device from ixgbe" xtask bind $LOOP $SLOW
+check "vfio-pci has it" driven_by $LOOP vfio-pci
+check "info knows it" sh -c "info --device $LOOP | grep '8086:10f7'"
+check "a file comes back byte-identical" verified $FILE --device $LOOP
+check "the same flags on a model in the same process" verified $FILE --device emulated:ixgbe
+check "writers about: no frame is torn, writers wait" scribbled $FILE --device $LOOP
+check "the same without holds: frames are torn" torn_without_holds $FILE --device $LOOP
+check "by cable to the kernel's socket" transfer $NEAR $FAR
+check "the other way" transfer $FAR $NEAR
+send $FILE --device $SLOW --seconds 60 >/tmp/killed 2>&1 &
+sender=$!
+host frames slow
+check "the sender is killed with descriptors queued" killed
+check "the device works for the next one" verified /init --device $SLOW
+check "unbind gives the device back to ixgbe" xtask unbind $LOOP
+check "ixgbe has it" driven_by $LOOP ixgbe
+check "ixgbe brings it up" address $LOOP 10.79.0.2/24

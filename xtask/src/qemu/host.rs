@@ -1,0 +1,160 @@
+//! The host's end of the stock driver's wire: a TAP interface, the kernel's stack behind it, and what they count.
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::scenario::Stage;
+use super::traffic;
+
+/// The wire's end in this network namespace.
+pub(super) const TAP: &str = "wire0";
+const HERE: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+const GUEST: &str = "10.77.0.2";
+
+/// The host's end of the wire.
+pub(super) struct Host {
+    busybox: PathBuf,
+    begin: Option<Counts>,
+}
+
+/// What both ends of a quiet wire counted.
+#[derive(Clone, Copy)]
+struct Counts {
+    tap_rx: u64,
+    tap_rx_bytes: u64,
+    tap_tx: u64,
+    nic_rx: u64,
+    nic_tx: u64,
+    nic_tx_bytes: u64,
+}
+
+impl Host {
+    /// Brings the interface up, and serves traffic there.
+    pub(super) fn set_up(tree: &Path) -> Result<Self, String> {
+        let host = Self { busybox: tree.join("usr/bin/busybox"), begin: None };
+        // Its router solicitations would be frames that nobody asked for.
+        let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{TAP}/disable_ipv6"), "1");
+        host.ip(&["link", "set", "lo", "up"])?;
+        host.ip(&["link", "set", TAP, "mtu", "9000", "up"])?;
+        host.ip(&["addr", "add", &format!("{HERE}/24"), "dev", TAP])?;
+        traffic::serve(HERE).map_err(|error| format!("the host's end of the traffic: {error}"))?;
+        Ok(host)
+    }
+
+    fn ip(&self, args: &[&str]) -> Result<(), String> {
+        let output = Command::new(&self.busybox).arg("ip").args(args).output().map_err(|error| error.to_string())?;
+        if output.status.success() {
+            return Ok(());
+        }
+        Err(format!("ip {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr).trim()))
+    }
+
+    /// Does what the guest asks for.
+    pub(super) fn act(&mut self, stage: &mut Stage<'_>, action: &str) {
+        match action.split_once(' ').unwrap_or((action, "")) {
+            ("ping-sizes", most) => {
+                let most = most.parse().unwrap_or(0);
+                let name = format!("the guest answers pings of sizes up to {most}");
+                stage.check(&name, self.ping(most));
+            }
+            ("counts-begin", _) => self.begin = counts(stage).ok(),
+            ("counts-end", _) => {
+                let outcome = counts(stage).and_then(|end| compare(self.begin, end));
+                stage.check("ethtool -S agrees with the wire", outcome);
+                let odd: Result<u64, String> = ["rx_missed_errors", "rx_csum_offload_errors", "rx_crc_errors"]
+                    .iter()
+                    .map(|key| stage.number(key))
+                    .sum();
+                let outcome =
+                    odd.and_then(|odd| if odd == 0 { Ok(String::new()) } else { Err(format!("{odd} errors")) });
+                stage.check("ethtool -S counts no error", outcome);
+                stage.check("the host's stack found no wrong checksum", host_checksums());
+            }
+            _ => stage.check(action, Err("the host knows no such action".into())),
+        }
+    }
+
+    /// Every size for small ones, some for large ones.
+    fn ping(&self, most: usize) -> Result<String, String> {
+        let step = if most <= 1500 { 1 } else { 101 };
+        let sizes: Vec<usize> = (0..=most).step_by(step).chain([most]).collect();
+        let mut again = 0;
+        for size in &sizes {
+            let answered = || {
+                let size = size.to_string();
+                let ping =
+                    Command::new(&self.busybox).args(["ping", "-q", "-c", "1", "-W", "2", "-s", &size, GUEST]).output();
+                ping.is_ok_and(|output| output.status.success())
+            };
+            match (0..3).find(|_| answered()) {
+                Some(tries) => again += tries,
+                None => return Err(format!("no answer to {size} bytes in 3 tries")),
+            }
+        }
+        Ok(format!("{} sizes, {again} sent again", sizes.len()))
+    }
+}
+
+fn counts(stage: &Stage<'_>) -> Result<Counts, String> {
+    let tap = |name: &str| {
+        let path = "/proc/net/dev";
+        let text = fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
+        let line = text.lines().find_map(|line| line.trim().strip_prefix(&format!("{TAP}:")));
+        let fields: Vec<&str> = line.unwrap_or_default().split_whitespace().collect();
+        let at = match name {
+            "rx_bytes" => 0,
+            "rx_packets" => 1,
+            _ => 9,
+        };
+        fields
+            .get(at)
+            .and_then(|field| field.parse().ok())
+            .ok_or_else(|| format!("{path} does not count {name} of {TAP}"))
+    };
+    Ok(Counts {
+        tap_rx: tap("rx_packets")?,
+        tap_rx_bytes: tap("rx_bytes")?,
+        tap_tx: tap("tx_packets")?,
+        nic_rx: stage.number("rx_pkts_nic")?,
+        nic_tx: stage.number("tx_pkts_nic")?,
+        nic_tx_bytes: stage.number("tx_bytes_nic")?,
+    })
+}
+
+fn compare(begin: Option<Counts>, end: Counts) -> Result<String, String> {
+    let begin = begin.ok_or("there was no count at the beginning")?;
+    let (to_host, from_nic) = (end.tap_rx.wrapping_sub(begin.tap_rx), end.nic_tx.wrapping_sub(begin.nic_tx));
+    let (from_host, to_nic) = (end.tap_tx.wrapping_sub(begin.tap_tx), end.nic_rx.wrapping_sub(begin.nic_rx));
+    // The NIC counts the four bytes of check sequence of each frame, TAP never sees them.
+    let (wire, nic) = (
+        end.tap_rx_bytes.wrapping_sub(begin.tap_rx_bytes).wrapping_add(4 * to_host),
+        end.nic_tx_bytes.wrapping_sub(begin.nic_tx_bytes),
+    );
+    if (to_host, from_host, wire) == (from_nic, to_nic, nic) && to_host > 0 && from_host > 0 {
+        return Ok(format!("{to_host} frames and {wire} bytes out, {from_host} frames in"));
+    }
+    Err(format!(
+        "out: {from_nic} frames by ethtool, {to_host} on the wire; bytes {nic} and {wire}; in: {to_nic} frames by ethtool, {from_host} on the wire"
+    ))
+}
+
+/// Wrong checksums by the counters of the host's stack (in this network namespace).
+fn host_checksums() -> Result<String, String> {
+    let text = fs::read_to_string("/proc/net/snmp").map_err(|error| format!("/proc/net/snmp: {error}"))?;
+    let lines: Vec<&str> = text.lines().collect();
+    let mut found = 0;
+    for pair in lines.chunks(2) {
+        let [names, values] = pair else { continue };
+        for (name, value) in names.split_whitespace().zip(values.split_whitespace()) {
+            if name == "InCsumErrors" {
+                found += 1;
+                if value != "0" {
+                    return Err(format!("{}: {value} wrong checksums", names.split(':').next().unwrap_or_default()));
+                }
+            }
+        }
+    }
+    if found >= 3 { Ok(String::new()) } else { Err("/proc/net/snmp has no InCsumErrors".into()) }
+}

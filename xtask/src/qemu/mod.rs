@@ -1,0 +1,157 @@
+//! `cargo xtask qemu`: the proof that needs no hardware.
+//!
+//! ```text
+//!   host                                         guest (QEMU, emulated CPU)
+//!   traffic <-> network stack <-> TAP            ixgbe.ko, not ours      "the model is right"
+//!                                  |                |
+//!   stillwire-emulator: model <----+--vfio-user-----+
+//!                                                   |
+//!                                                send, our driver        "our driver is right"
+//!                                                   on vfio-pci, behind intel-iommu
+//! ```
+//!
+//! Everything runs in a network namespace of its own, so that nothing reaches the machine's network and nothing is left.
+//! QEMU's processor is emulated: slow, but the same everywhere.
+
+mod apt;
+mod guest;
+mod host;
+mod machine;
+mod report;
+mod scenario;
+pub mod traffic;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+
+use guest::{Kernel, Programs};
+use machine::Qemu;
+use scenario::{Bench, Results};
+
+/// What the command line asks for.
+#[derive(Default)]
+pub struct Flags {
+    /// Without the means, say that it is skipped, and succeed.
+    pub or_skip: bool,
+    /// In a network namespace of our own already.
+    inside: bool,
+}
+
+impl Flags {
+    pub fn parse(args: &[String]) -> Result<Self, &str> {
+        let mut flags = Self::default();
+        for arg in args {
+            match arg.as_str() {
+                "--or-skip" => flags.or_skip = true,
+                "--inside" => flags.inside = true,
+                unknown => return Err(unknown),
+            }
+        }
+        Ok(flags)
+    }
+}
+
+/// Runs it all.
+pub fn run(root: &Path, target: &Path, flags: &Flags) -> ExitCode {
+    let cache = std::env::var_os("STILLWIRE_CACHE").map_or_else(|| target.join("qemu"), PathBuf::from);
+    let cache = std::path::absolute(&cache).unwrap_or(cache);
+    let prepared = if flags.inside { prove(target, &cache) } else { prepare(root, target, &cache) };
+    match prepared {
+        Ok(code) => code,
+        Err(Trouble::CannotBeHad(why)) if flags.or_skip => {
+            println!("SKIPPED: qemu: {why}");
+            ExitCode::SUCCESS
+        }
+        Err(Trouble::CannotBeHad(why) | Trouble::Failed(why)) => {
+            eprintln!("xtask: qemu: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Why there is no result.
+enum Trouble {
+    /// The machine lacks something.
+    CannotBeHad(String),
+    Failed(String),
+}
+
+/// What needs a network and the machine's own configuration; then the rest, in a namespace.
+fn prepare(root: &Path, target: &Path, cache: &Path) -> Result<ExitCode, Trouble> {
+    if cfg!(not(target_arch = "x86_64")) {
+        return Err(Trouble::CannotBeHad("only x86-64 guests are known here".into()));
+    }
+    let installed = Qemu::installed().map_err(Trouble::Failed)?;
+    std::fs::create_dir_all(cache).map_err(|error| Trouble::Failed(format!("{}: {error}", cache.display())))?;
+    apt::tree(cache, installed.is_none()).map_err(Trouble::CannotBeHad)?;
+    println!("── building the guest's programs");
+    Programs::build(root, target).map_err(Trouble::Failed)?;
+    let program = std::env::current_exe().map_err(|error| Trouble::Failed(format!("this program: {error}")))?;
+    let mut command = namespace().map_or_else(
+        || {
+            println!("SKIPPED: qemu, stock driver: {NO_NAMESPACE}");
+            Command::new(&program)
+        },
+        |mut command| {
+            command.arg(&program);
+            command
+        },
+    );
+    let status = command.args(["qemu", "--inside"]).status();
+    let status = status.map_err(|error| Trouble::Failed(format!("{}: {error}", program.display())))?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+const NO_NAMESPACE: &str = "its wire is a TAP interface in a network namespace of its own: that needs root or \
+    unprivileged user namespaces (sysctl kernel.unprivileged_userns_clone=1), and /dev/net/tun";
+
+/// A command that runs what follows in a network namespace, as root there; `None` where that is not allowed.
+fn namespace() -> Option<Command> {
+    let ways = [&["--net"][..], &["--net", "--map-root-user"]];
+    let allowed = |way: &&&[&str]| {
+        let mut trial = Command::new("unshare");
+        // Opening the device is what the emulator will do there.
+        trial.args(**way).args(["--", "sh", "-c", "exec 3<>/dev/net/tun"]).stdin(Stdio::null());
+        trial.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+    };
+    let way = ways.iter().find(allowed)?;
+    let mut command = Command::new("unshare");
+    command.args(*way).arg("--").env(NAMESPACE, "1");
+    Some(command)
+}
+
+/// Set where there is a network namespace of our own.
+const NAMESPACE: &str = "STILLWIRE_NAMESPACE";
+
+fn prove(target: &Path, cache: &Path) -> Result<ExitCode, Trouble> {
+    let installed = Qemu::installed().map_err(Trouble::Failed)?;
+    let tree = apt::tree(cache, installed.is_none()).map_err(Trouble::CannotBeHad)?;
+    let folder = target.join("qemu-run");
+    // A result of an earlier run must not be taken for one of this.
+    let _ = std::fs::remove_dir_all(&folder);
+    // Sockets are named relative to it: a socket's path may have 107 bytes, and a folder's has as many as it likes.
+    let entered = std::fs::create_dir_all(&folder).and_then(|()| std::env::set_current_dir(&folder));
+    entered.map_err(|error| Trouble::Failed(format!("{}: {error}", folder.display())))?;
+    let bench = Bench {
+        qemu: installed.unwrap_or_else(|| Qemu::Tree(tree.clone())),
+        kernel: Kernel::find(&tree).map_err(Trouble::Failed)?,
+        programs: Programs::built(target),
+        folder,
+        tree,
+    };
+    let mut results = Results::default();
+    let mut outcomes = Vec::new();
+    if std::env::var_os(NAMESPACE).is_some() {
+        outcomes.push(("stock driver", scenario::stock(&bench, &mut results)));
+    }
+    outcomes.push(("our driver", scenario::ours(&bench, &mut results)));
+    outcomes.push(("registers", scenario::coverage(&bench, &mut results)));
+    for (name, outcome) in outcomes {
+        if let Err(why) = outcome {
+            println!("test qemu, {name}: comes to its end ... FAILED\n    {why}");
+            results.failed += 1;
+        }
+    }
+    println!("{} passed, {} failed", results.passed, results.failed);
+    Ok(if results.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

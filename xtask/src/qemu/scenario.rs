@@ -1,0 +1,306 @@
+//! What is proved, and how it is judged.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::guest::{self, Kernel, Programs};
+use super::host::{Host, TAP};
+use super::machine::{Boot, Emulator, Qemu};
+use super::report::{self, Register, Report};
+
+/// All that a scenario needs.
+pub struct Bench {
+    pub tree: PathBuf,
+    pub qemu: Qemu,
+    pub kernel: Kernel,
+    pub programs: Programs,
+    /// The current folder: sockets, consoles and reports go there.
+    pub folder: PathBuf,
+}
+
+/// What was checked so far.
+#[derive(Default)]
+pub struct Results {
+    pub passed: u64,
+    pub failed: u64,
+    /// Registers that the stock driver touched.
+    pub registers: Vec<Register>,
+}
+
+impl Results {
+    fn check(&mut self, scenario: &str, name: &str, outcome: Result<String, String>) {
+        match outcome {
+            Ok(said) if said.is_empty() => println!("test qemu, {scenario}: {name} ... ok"),
+            Ok(said) => println!("test qemu, {scenario}: {name} ({said}) ... ok"),
+            Err(why) => println!("test qemu, {scenario}: {name} ... FAILED\n    {why}"),
+        }
+    }
+
+    fn count(&mut self, scenario: &str, name: &str, outcome: Result<String, String>) {
+        match outcome.is_ok() {
+            true => self.passed += 1,
+            false => self.failed += 1,
+        }
+        self.check(scenario, name, outcome);
+    }
+}
+
+/// One boot: its guest's results, and what the host does for it.
+pub(super) struct Stage<'a> {
+    name: &'static str,
+    results: &'a mut Results,
+    facts: HashMap<String, String>,
+    warnings: Vec<String>,
+}
+
+impl<'a> Stage<'a> {
+    fn new(name: &'static str, results: &'a mut Results) -> Self {
+        Self { name, results, facts: HashMap::new(), warnings: Vec::new() }
+    }
+
+    pub(super) fn check(&mut self, name: &str, outcome: Result<String, String>) {
+        self.results.count(self.name, name, outcome);
+    }
+
+    /// Takes one line of the guest's results; an action that it asks for is done by `act`.
+    fn line(&mut self, line: &str, act: &mut dyn FnMut(&mut Self, &str)) -> Option<String> {
+        let (kind, rest) = line.split_once(' ').unwrap_or((line, ""));
+        match kind {
+            "ok" => {
+                let (name, said) = rest.split_once('\t').unwrap_or((rest, ""));
+                self.check(name, Ok(said.to_owned()));
+            }
+            "FAILED" => {
+                let (name, why) = rest.split_once('\t').unwrap_or((rest, "no reason given"));
+                self.check(name, Err(why.to_owned()));
+            }
+            "fact" => match rest.split_once(' ') {
+                Some(("warning", text)) => self.warnings.push(text.to_owned()),
+                Some((key, value)) => drop(self.facts.insert(key.to_owned(), value.to_owned())),
+                None => {}
+            },
+            "host" => {
+                act(self, rest);
+                return Some("go".into());
+            }
+            _ => {}
+        }
+        None
+    }
+
+    /// The guest kernel's warnings, but for those that have a reason.
+    fn judge_warnings(&mut self) {
+        let expected = |line: &&String| EXPECTED_WARNINGS.iter().any(|(text, _)| line.contains(text));
+        let odd: Vec<String> = self.warnings.iter().filter(|line| !expected(line)).cloned().collect();
+        let outcome = if odd.is_empty() { Ok(String::new()) } else { Err(odd.join("\n    ")) };
+        self.check("the guest's kernel warns of nothing", outcome);
+    }
+
+    pub(super) fn number(&self, key: &str) -> Result<u64, String> {
+        let text = self.facts.get(key).ok_or_else(|| format!("the guest did not tell {key}"))?;
+        text.parse().map_err(|_| format!("the guest told {key} as {text}"))
+    }
+}
+
+/// Kernel messages of warning level that say nothing about driver and model; and why.
+const EXPECTED_WARNINGS: &[(&str, &str)] = &[
+    ("tsc: Unable to calibrate", "the emulated processor is slow"),
+    ("APIC calibration not consistent", "the emulated processor is slow"),
+    ("mtrr: your CPUs had inconsistent", "QEMU's processors start with MTRRs that the kernel makes alike"),
+    ("ACPI: IRQ", "q35's serial ports share no interrupt, and the kernel says so"),
+    (": resetting", "vfio-pci says so each time that a program opens or closes a device"),
+    (": reset done", "vfio-pci says so each time that a program opens or closes a device"),
+];
+
+/// Counters of the model that must not move, whoever drives it.
+const NEVER: [&str; 5] = ["bus_faults", "bad_descriptors", "gated", "odd_accesses", "payload_len_mismatches"];
+
+/// The guest's own `ixgbe.ko`, and the host's network stack (in this process' network namespace) at the other end.
+///
+/// # Errors
+/// In words, when it did not come to its end.
+pub fn stock(bench: &Bench, results: &mut Results) -> Result<(), String> {
+    let (socket, report) = ("stock.sock", "stock.report");
+    let wire = format!("tap:{TAP}");
+    let emulator = Emulator::start(
+        &bench.programs.emulator(),
+        &["--socket", socket, "--report", report, "--wire", &wire, "--device-id", STOCK_ID, "--once"],
+    )?;
+    let mut host = Host::set_up(&bench.tree)?;
+    let mut stage = Stage::new("stock driver", results);
+    boot(
+        bench,
+        "stock",
+        include_str!("../../guest/stock.sh"),
+        &[(socket.into(), 5)],
+        false,
+        &mut stage,
+        &mut |stage, action| {
+            host.act(stage, action);
+        },
+    )?;
+    stage.judge_warnings();
+    emulator.ended()?;
+    let report = Report::read(Path::new(report))?;
+    stage.check("the model saw nothing wrong", report.all_zero(&NEVER).map(|()| String::new()));
+    stage.check("the model has no complaint of the driver", complaints(&report));
+    let offloads = report.counter("segmented")?.min(report.counter("checksummed")?);
+    stage.check("the model segmented and computed checksums", some(offloads, "at least so many frames"));
+    stage.check("the model interrupted", some(report.counter("interrupts")?, "MSI-X messages"));
+    results.registers.extend(report.registers);
+    Ok(())
+}
+
+/// Our driver in the guest, on vfio-pci behind the guest's IOMMU.
+///
+/// # Errors
+/// In words, when it did not come to its end.
+pub fn ours(bench: &Bench, results: &mut Results) -> Result<(), String> {
+    let start = |args: &[String]| {
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        Emulator::start(&bench.programs.emulator(), &args)
+    };
+    let device = |name: &str, more: &[&str]| {
+        let (socket, report) = (format!("{name}.sock"), format!("{name}.report"));
+        let fixed = ["--socket", &socket, "--report", &report, "--device-id", STOCK_ID, "--once"];
+        fixed.iter().chain(more).map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let capture = Path::new("slow.pcap");
+    let emulators = [
+        // Every register by message, so that each access is seen.
+        start(&device("near", &["--cable", "far.sock", "--doorbells", "messages"]))?,
+        start(&device("loop", &["--transmit-delay-us", "50"]))?,
+        start(&device("slow", &["--transmit-delay-us", "300000", "--wire", "pcap:slow.pcap"]))?,
+    ];
+    let devices = [("near", 5), ("far", 6), ("loop", 7), ("slow", 8)];
+    let devices = devices.map(|(name, slot)| (PathBuf::from(format!("{name}.sock")), slot));
+    let mut stage = Stage::new("our driver", results);
+    boot(bench, "ours", include_str!("../../guest/ours.sh"), &devices, true, &mut stage, &mut |stage, action| {
+        if action == "frames slow" {
+            stage.check("the sender's frames are on their way", await_frames(capture));
+        }
+    })?;
+    stage.judge_warnings();
+    emulators.into_iter().try_for_each(Emulator::ended)?;
+    let files = [("near", ""), ("near", ".cable"), ("loop", ""), ("slow", "")];
+    for (name, more) in files {
+        let report = Report::read(Path::new(&format!("{name}.report{more}")))?;
+        let name = if more.is_empty() { name } else { "far" };
+        stage.check(&format!("the model of {name} saw nothing wrong"), report.all_zero(&NEVER).map(|()| String::new()));
+        stage.check(&format!("the model of {name} has no complaint"), complaints(&report));
+        match name {
+            "loop" => {
+                let mapped = report.counter("most_read_only_bytes")?;
+                let file = stage.number("file_bytes")?;
+                let outcome = if mapped >= file {
+                    Ok(format!("{mapped} bytes"))
+                } else {
+                    Err(format!("{mapped} bytes were mapped read-only, the file has {file}"))
+                };
+                stage.check("payload is mapped read-only in the IOMMU", outcome);
+                stage.check(
+                    "no memory went before the device was quiet",
+                    report.quiet_before_unmapped().map(|()| String::new()),
+                );
+            }
+            "slow" => {
+                stage.check(
+                    "killed at work: bus master off, reset, then unmapped",
+                    report.stopped_at_work().map(|()| String::new()),
+                );
+                stage.check(
+                    "killed at work: no memory went before the device was quiet",
+                    report.quiet_before_unmapped().map(|()| String::new()),
+                );
+            }
+            _ => stage.results.registers.extend(report.registers),
+        }
+    }
+    Ok(())
+}
+
+/// The backplane part: stock drivers bring it up without an SFP module.
+const STOCK_ID: &str = "10f7";
+/// A guest that is not done by then hangs.
+const DEADLINE: Duration = Duration::from_secs(600);
+
+type Act<'a> = &'a mut dyn FnMut(&mut Stage<'_>, &str);
+
+fn boot(
+    bench: &Bench,
+    name: &str,
+    scenario: &str,
+    devices: &[(PathBuf, u8)],
+    iommu: bool,
+    stage: &mut Stage<'_>,
+    act: Act<'_>,
+) -> Result<(), String> {
+    let initramfs = bench.folder.join(format!("{name}.cpio"));
+    guest::initramfs(&bench.tree, &bench.kernel, &bench.programs, scenario, &initramfs)?;
+    let console = bench.folder.join(format!("{name}.console"));
+    println!("── qemu, {}: booting {}; its console: {}", stage.name, bench.kernel.version(), console.display());
+    let start = Instant::now();
+    let boot = Boot {
+        qemu: &bench.qemu,
+        kernel: &bench.kernel.image(),
+        initramfs: &initramfs,
+        devices,
+        iommu,
+        console: &console,
+        deadline: DEADLINE,
+    };
+    let outcome = boot.run(&mut |line| stage.line(line, act));
+    println!("── qemu, {}: {:.1} s", stage.name, start.elapsed().as_secs_f64());
+    outcome
+}
+
+fn complaints(report: &Report) -> Result<String, String> {
+    let odd: Vec<&str> = report.complaints.iter().map(String::as_str).collect();
+    if odd.is_empty() { Ok(String::new()) } else { Err(odd.join("\n    ")) }
+}
+
+fn some(count: u64, of_what: &str) -> Result<String, String> {
+    if count > 0 { Ok(format!("{of_what}: {count}")) } else { Err(format!("{of_what}: none")) }
+}
+
+/// Waits until a frame has come out of the slow model: the sender is then in the middle of its work.
+fn await_frames(capture: &Path) -> Result<String, String> {
+    const FILE_HEADER: u64 = 24;
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(60) {
+        if fs::metadata(capture).is_ok_and(|file| file.len() > FILE_HEADER) {
+            return Ok(String::new());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Err("no frame within a minute".into())
+}
+
+/// Judges the registers and writes the table.
+///
+/// # Errors
+/// When the table cannot be written.
+pub fn coverage(bench: &Bench, results: &mut Results) -> Result<(), String> {
+    let path = bench.folder.join("registers.md");
+    let table = report::coverage(&results.registers);
+    fs::write(&path, &table).map_err(|error| format!("{}: {error}", path.display()))?;
+    println!(
+        "── registers that the stock driver touched and the model does not implement ({}):\n{table}",
+        path.display()
+    );
+    let unexplained: Vec<String> = results
+        .registers
+        .iter()
+        .filter(|register| register.kind != "implemented" && register.why.is_empty())
+        .map(|register| register.offset.clone())
+        .collect();
+    let outcome = if unexplained.is_empty() {
+        Ok(String::new())
+    } else {
+        Err(format!("no reason is known for {}", unexplained.join(", ")))
+    };
+    results.count("registers", "each that is not implemented has its reason", outcome);
+    Ok(())
+}

@@ -17,10 +17,16 @@ const GUEST: &str = "10.77.0.2";
 pub(super) struct Host {
     busybox: PathBuf,
     begin: Option<Counts>,
+    look: Option<Counts>,
+    /// Turns in which the wire was not quiet.
+    restless: u32,
 }
 
+/// So often the guest asks for a quiet moment.
+const TURNS: u32 = 5;
+
 /// What both ends of a quiet wire counted.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 struct Counts {
     tap_rx: u64,
     tap_rx_bytes: u64,
@@ -33,7 +39,7 @@ struct Counts {
 impl Host {
     /// Brings the interface up, and serves traffic there.
     pub(super) fn set_up(tree: &Path) -> Result<Self, String> {
-        let host = Self { busybox: tree.join("usr/bin/busybox"), begin: None };
+        let host = Self { busybox: tree.join("usr/bin/busybox"), begin: None, look: None, restless: 0 };
         // Its router solicitations would be frames that nobody asked for.
         let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{TAP}/disable_ipv6"), "1");
         host.ip(&["link", "set", "lo", "up"])?;
@@ -51,28 +57,54 @@ impl Host {
         Err(format!("ip {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr).trim()))
     }
 
-    /// Does what the guest asks for.
-    pub(super) fn act(&mut self, stage: &mut Stage<'_>, action: &str) {
+    /// Does what the guest asks for; false when it is to ask again.
+    pub(super) fn act(&mut self, stage: &mut Stage<'_>, action: &str) -> bool {
         match action.split_once(' ').unwrap_or((action, "")) {
             ("ping-sizes", most) => {
                 let most = most.parse().unwrap_or(0);
                 let name = format!("the guest answers pings of sizes up to {most}");
                 stage.check(&name, self.ping(most));
+                true
             }
-            ("counts-begin", _) => self.begin = counts(stage).ok(),
-            ("counts-end", _) => {
-                let outcome = counts(stage).and_then(|end| compare(self.begin, end));
-                stage.check("ethtool -S agrees with the wire", outcome);
-                let odd: Result<u64, String> = ["rx_missed_errors", "rx_csum_offload_errors", "rx_crc_errors"]
-                    .iter()
-                    .map(|key| stage.number(key))
-                    .sum();
-                let outcome =
-                    odd.and_then(|odd| if odd == 0 { Ok(String::new()) } else { Err(format!("{odd} errors")) });
-                stage.check("ethtool -S counts no error", outcome);
+            ("multicast-to-nobody", _) => {
+                stage
+                    .check("multicast for nobody is sent", traffic::to_nobody(HERE).map_err(|error| error.to_string()));
+                true
+            }
+            ("counts-look", _) => {
+                self.look = counts(stage).ok();
+                true
+            }
+            ("counts-begin", _) => self.quiet(stage, |host, _, counts| host.begin = Some(counts)),
+            ("counts-end", _) => self.quiet(stage, |host, stage, end| {
+                stage.check("ethtool -S agrees with the wire", compare(host.begin, end));
+                stage.check("ethtool -S counts no error", errors(stage));
                 stage.check("the host's stack found no wrong checksum", host_checksums());
+            }),
+            _ => {
+                stage.check(action, Err("the host knows no such action".into()));
+                true
             }
-            _ => stage.check(action, Err("the host knows no such action".into())),
+        }
+    }
+
+    /// Lets `then` have the counts, if they are what they were a moment ago at both ends: a frame between the looks at the
+    /// two ends would be missing at one.
+    fn quiet(&mut self, stage: &mut Stage<'_>, then: impl FnOnce(&mut Self, &mut Stage<'_>, Counts)) -> bool {
+        match counts(stage) {
+            Ok(now) if self.look == Some(now) => {
+                self.restless = 0;
+                then(self, stage, now);
+                true
+            }
+            outcome => {
+                self.restless += 1;
+                if self.restless == TURNS {
+                    let why = outcome.err().unwrap_or_else(|| "frames come and go all the time".into());
+                    stage.check("the wire is quiet for a moment", Err(why));
+                }
+                false
+            }
         }
     }
 
@@ -121,6 +153,13 @@ fn counts(stage: &Stage<'_>) -> Result<Counts, String> {
         nic_tx: stage.number("tx_pkts_nic")?,
         nic_tx_bytes: stage.number("tx_bytes_nic")?,
     })
+}
+
+fn errors(stage: &Stage<'_>) -> Result<String, String> {
+    let keys = ["rx_missed_errors", "rx_csum_offload_errors", "rx_crc_errors"];
+    let counts: Result<Vec<u64>, String> = keys.iter().map(|key| stage.number(key)).collect();
+    let counts = counts?;
+    if counts.iter().all(|count| *count == 0) { Ok(String::new()) } else { Err(format!("{keys:?} are {counts:?}")) }
 }
 
 fn compare(begin: Option<Counts>, end: Counts) -> Result<String, String> {

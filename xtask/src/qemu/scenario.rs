@@ -65,7 +65,7 @@ impl<'a> Stage<'a> {
     }
 
     /// Takes one line of the guest's results; an action that it asks for is done by `act`.
-    fn line(&mut self, line: &str, act: &mut dyn FnMut(&mut Self, &str)) -> Option<String> {
+    fn line(&mut self, line: &str, act: &mut dyn FnMut(&mut Self, &str) -> bool) -> Option<String> {
         let (kind, rest) = line.split_once(' ').unwrap_or((line, ""));
         match kind {
             "ok" => {
@@ -82,8 +82,7 @@ impl<'a> Stage<'a> {
                 None => {}
             },
             "host" => {
-                act(self, rest);
-                return Some("go".into());
+                return Some(if act(self, rest) { "go" } else { "again" }.into());
             }
             _ => {}
         }
@@ -137,9 +136,7 @@ pub fn stock(bench: &Bench, results: &mut Results) -> Result<(), String> {
         &[(socket.into(), 5)],
         false,
         &mut stage,
-        &mut |stage, action| {
-            host.act(stage, action);
-        },
+        &mut |stage, action| host.act(stage, action),
     )?;
     stage.judge_warnings();
     emulator.ended()?;
@@ -178,9 +175,11 @@ pub fn ours(bench: &Bench, results: &mut Results) -> Result<(), String> {
     let devices = devices.map(|(name, slot)| (PathBuf::from(format!("{name}.sock")), slot));
     let mut stage = Stage::new("our driver", results);
     boot(bench, "ours", include_str!("../../guest/ours.sh"), &devices, true, &mut stage, &mut |stage, action| {
-        if action == "frames slow" {
-            stage.check("the sender's frames are on their way", await_frames(capture));
+        match action {
+            "frames slow" => stage.check("the sender's frames are on their way", await_frames(capture)),
+            _ => stage.check(action, Err("the host knows no such action".into())),
         }
+        true
     })?;
     stage.judge_warnings();
     emulators.into_iter().try_for_each(Emulator::ended)?;
@@ -226,7 +225,8 @@ const STOCK_ID: &str = "10f7";
 /// A guest that is not done by then hangs.
 const DEADLINE: Duration = Duration::from_secs(600);
 
-type Act<'a> = &'a mut dyn FnMut(&mut Stage<'_>, &str);
+/// Does what the guest asks for; false when the guest is to ask again.
+type Act<'a> = &'a mut dyn FnMut(&mut Stage<'_>, &str) -> bool;
 
 fn boot(
     bench: &Bench,

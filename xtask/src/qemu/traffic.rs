@@ -21,6 +21,7 @@ const MULTICAST: u16 = 7004;
 const HOSTS_GROUP: Ipv4Addr = Ipv4Addr::new(239, 77, 0, 1);
 /// The guest is a member: the host sends there when it is asked to.
 const GUESTS_GROUP: Ipv4Addr = Ipv4Addr::new(239, 77, 0, 2);
+const NOBODYS_GROUP: Ipv4Addr = Ipv4Addr::new(239, 77, 0, 3);
 /// A silence of this length is a loss.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// A datagram is sent so often before it counts as lost: UDP may lose.
@@ -43,6 +44,15 @@ pub fn serve(here: Ipv4Addr) -> io::Result<()> {
         });
     });
     Ok(())
+}
+
+/// Sends datagrams to a group without members.
+pub fn to_nobody(here: Ipv4Addr) -> io::Result<String> {
+    let socket = UdpSocket::bind((here, 0))?;
+    for seed in 0..10 {
+        socket.send_to(&pattern(seed, 100), (NOBODYS_GROUP, MULTICAST))?;
+    }
+    Ok("10 datagrams".into())
 }
 
 fn answer(socket: &UdpSocket, reply: impl Fn(std::net::SocketAddr, &[u8]) -> io::Result<usize>) {

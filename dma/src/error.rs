@@ -60,7 +60,7 @@ pub enum Error {
     NoDevice(String),
     /// The function is bound to a driver that is not vfio-pci.
     #[error(
-        "vfio: {address} is bound to {driver}; unbind it and bind it to vfio-pci: echo vfio-pci > /sys/bus/pci/devices/{address}/driver_override; echo {address} > /sys/bus/pci/devices/{address}/driver/unbind; echo {address} > /sys/bus/pci/drivers_probe"
+        "vfio: {address} is bound to {driver}; unbind it and bind it to vfio-pci: echo vfio-pci > /sys/bus/pci/devices/{address}/driver_override; echo {address} > /sys/bus/pci/devices/{address}/driver/unbind; echo {address} > /sys/bus/pci/drivers_probe; or: cargo xtask bind {address}"
     )]
     OtherDriver {
         /// The function.
@@ -70,7 +70,7 @@ pub enum Error {
     },
     /// The function is bound to no driver.
     #[error(
-        "vfio: {address} is bound to no driver; bind it to vfio-pci: echo vfio-pci > /sys/bus/pci/devices/{address}/driver_override; echo {address} > /sys/bus/pci/drivers_probe"
+        "vfio: {address} is bound to no driver; bind it to vfio-pci: echo vfio-pci > /sys/bus/pci/devices/{address}/driver_override; echo {address} > /sys/bus/pci/drivers_probe; or: cargo xtask bind {address}"
     )]
     NoDriver {
         /// The function.

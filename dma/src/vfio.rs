@@ -1,7 +1,7 @@
 //! The kernel's VFIO: type1 container and group, by `vfio-ioctls`.
 //!
-//! Not exercised on machines without VFIO; what can be checked there (sysfs, parsing of the kernel's answers) is pure
-//! and has tests in its own modules.
+//! Exercised by `cargo xtask qemu`, in a guest with an IOMMU; what can be checked without (sysfs, parsing of the kernel's
+//! answers) is pure and has tests in its own modules.
 #![allow(unsafe_code)]
 
 use std::io;

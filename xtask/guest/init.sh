@@ -9,8 +9,12 @@ mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
 mount -t tmpfs tmp /tmp
 mount -t tmpfs run /run
-exec >/dev/ttyS1 2>/dev/ttyS0 </dev/ttyS1
-stty -echo raw </dev/ttyS1
+if grep -qw stillwire.shell /proc/cmdline; then
+    exec >/dev/ttyS0 2>&1 </dev/ttyS0
+else
+    exec >/dev/ttyS1 2>/dev/ttyS0 </dev/ttyS1
+    stty -echo raw
+fi
 ip link set lo up
 
 # Says what came of a command; what it printed is told when it failed.

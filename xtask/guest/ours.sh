@@ -34,7 +34,7 @@ killed() {
 }
 
 # A program that runs cannot be written to, and writers are to write.
-cp /bin/send $FILE
+cat /bin/send /bin/receive /bin/info /bin/xtask /bin/stillwire-emulator >$FILE
 echo "fact file_bytes $(stat -c %s $FILE)"
 modules $STOCK_MODULES $VFIO_MODULES
 check "every device is in an IOMMU group" within 20 in_a_group $SLOW
@@ -43,6 +43,9 @@ check "vfio-pci has it" driven_by $LOOP vfio-pci
 check "info knows it" sh -c "info --device $LOOP | grep '8086:10f7'"
 check "a file comes back byte-identical" verified $FILE --device $LOOP
 check "the same flags on a model in the same process" verified $FILE --device emulated:ixgbe
+stillwire-emulator --socket /tmp/nic.sock --once >/dev/null 2>&1 &
+check "a model in another process listens" within 10 [ -S /tmp/nic.sock ]
+check "the same flags on a model in another process" verified $FILE --device vfio-user:/tmp/nic.sock
 check "writers about: no frame is torn, writers wait" scribbled $FILE --device $LOOP
 check "the same without holds: frames are torn" torn_without_holds $FILE --device $LOOP
 check "by cable to the kernel's socket" transfer $NEAR $FAR

@@ -53,8 +53,15 @@ impl Programs {
         self.folder.join("stillwire-emulator")
     }
 
-    fn of_guest(&self) -> [PathBuf; 4] {
-        ["examples/send", "examples/receive", "examples/info", "stillwire-xtask"].map(|name| self.folder.join(name))
+    fn of_guest(&self) -> [(&'static str, PathBuf); 5] {
+        [
+            ("send", "examples/send"),
+            ("receive", "examples/receive"),
+            ("info", "examples/info"),
+            ("xtask", "stillwire-xtask"),
+            ("stillwire-emulator", "stillwire-emulator"),
+        ]
+        .map(|(name, path)| (name, self.folder.join(path)))
     }
 }
 
@@ -151,8 +158,7 @@ pub fn initramfs(tree: &Path, kernel: &Kernel, programs: &Programs, scenario: &s
         fs::create_dir_all(root.join(folder)).map_err(error)?;
     }
     copy(&tree.join("usr/bin/busybox"), &root.join("bin/busybox"))?;
-    for program in programs.of_guest() {
-        let name = program.file_name().unwrap_or_default().to_string_lossy().replace("stillwire-", "");
+    for (name, program) in programs.of_guest() {
         copy(&program, &root.join("bin").join(name))?;
     }
     copy_with_libraries(tree, &tree.join("usr/sbin/ethtool"), &root)?;

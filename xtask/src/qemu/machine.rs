@@ -119,6 +119,14 @@ impl Drop for Emulator {
     }
 }
 
+/// Where the guest's console goes.
+pub enum Console<'a> {
+    /// Into a file; results come beside it.
+    File(&'a Path),
+    /// To this terminal, with a shell.
+    Terminal,
+}
+
 /// What is to run.
 pub struct Boot<'a> {
     pub qemu: &'a Qemu,
@@ -127,17 +135,15 @@ pub struct Boot<'a> {
     /// Socket of each device model, and its slot on the guest's bus.
     pub devices: &'a [(PathBuf, u8)],
     pub iommu: bool,
-    /// The guest's console goes there.
-    pub console: &'a Path,
-    /// The guest is killed after so long.
-    pub deadline: Duration,
+    pub console: Console<'a>,
 }
 
 impl Boot<'_> {
     fn command(&self) -> Command {
         let mut command = self.qemu.command();
         let iommu = if self.iommu { " intel_iommu=on iommu=pt" } else { " intel_iommu=off" };
-        let kernel = format!("console=ttyS0 quiet panic=-1 rdinit=/init{iommu}");
+        let shell = if matches!(self.console, Console::Terminal) { " stillwire.shell" } else { "" };
+        let kernel = format!("console=ttyS0 quiet panic=-1 rdinit=/init{iommu}{shell}");
         command
             .args(["-nodefaults", "-no-user-config", "-display", "none", "-monitor", "none", "-no-reboot"])
             // KVM inside of a virtual machine is not to be had everywhere and is not sound everywhere: the proof must not
@@ -145,14 +151,18 @@ impl Boot<'_> {
             .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2"])
             .args(["-machine", "q35,memory-backend=ram"])
             .args(["-object", "memory-backend-memfd,id=ram,size=1G,share=on", "-m", "1G"])
-            .arg("-serial")
-            .arg(format!("file:{}", self.console.display()))
-            .args(["-serial", "stdio"])
             .arg("-kernel")
             .arg(self.kernel)
             .arg("-initrd")
             .arg(self.initramfs)
             .args(["-append", &kernel]);
+        match self.console {
+            Console::File(path) => {
+                command.arg("-serial").arg(format!("file:{}", path.display())).args(["-serial", "stdio"])
+            }
+            // With the monitor beside it, Ctrl-C is the guest's.
+            Console::Terminal => command.args(["-serial", "mon:stdio"]),
+        };
         if self.iommu {
             command.args(["-device", "intel-iommu,intremap=on,caching-mode=on"]);
         }
@@ -165,13 +175,24 @@ impl Boot<'_> {
         command
     }
 
-    /// Runs the guest to its end; `each` is told every line of results, and answers what the guest is to read.
+    /// Runs the guest to its end, for at most `deadline`; `each` is told every line of results, and answers what the guest
+    /// is to read.
     ///
     /// # Errors
     /// In words, with the last lines of the guest's console.
-    pub fn run(&self, each: &mut dyn FnMut(&str) -> Option<String>) -> Result<(), String> {
-        let outcome = converse(self.command(), self.deadline, each);
-        outcome.map_err(|what| format!("{what}\n{}", tail(self.console)))
+    pub fn run(&self, deadline: Duration, each: &mut dyn FnMut(&str) -> Option<String>) -> Result<(), String> {
+        let outcome = converse(self.command(), deadline, each);
+        let console = if let Console::File(path) = self.console { tail(path) } else { String::new() };
+        outcome.map_err(|what| format!("{what}\n{console}"))
+    }
+
+    /// Runs the guest in this terminal until its user ends it.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn run_here(&self) -> Result<(), String> {
+        let status = self.command().status().map_err(|error| format!("QEMU cannot be run: {error}"))?;
+        if status.success() { Ok(()) } else { Err(format!("QEMU ended with {status}")) }
     }
 }
 

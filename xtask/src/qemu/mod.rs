@@ -33,6 +33,8 @@ use scenario::{Bench, Results};
 pub struct Flags {
     /// Without the means, say that it is skipped, and succeed.
     pub or_skip: bool,
+    /// A guest to try things in, instead of the proof.
+    shell: bool,
     /// In a network namespace of our own already.
     inside: bool,
 }
@@ -43,6 +45,7 @@ impl Flags {
         for arg in args {
             match arg.as_str() {
                 "--or-skip" => flags.or_skip = true,
+                "--shell" => flags.shell = true,
                 "--inside" => flags.inside = true,
                 unknown => return Err(unknown),
             }
@@ -55,7 +58,7 @@ impl Flags {
 pub fn run(root: &Path, target: &Path, flags: &Flags) -> ExitCode {
     let cache = std::env::var_os("STILLWIRE_CACHE").map_or_else(|| target.join("qemu"), PathBuf::from);
     let cache = std::path::absolute(&cache).unwrap_or(cache);
-    let prepared = if flags.inside { prove(target, &cache) } else { prepare(root, target, &cache) };
+    let prepared = if flags.inside { prove(target, &cache, flags) } else { prepare(root, target, &cache, flags) };
     match prepared {
         Ok(code) => code,
         Err(Trouble::CannotBeHad(why)) if flags.or_skip => {
@@ -77,7 +80,7 @@ enum Trouble {
 }
 
 /// What needs a network and the machine's own configuration; then the rest, in a namespace.
-fn prepare(root: &Path, target: &Path, cache: &Path) -> Result<ExitCode, Trouble> {
+fn prepare(root: &Path, target: &Path, cache: &Path, flags: &Flags) -> Result<ExitCode, Trouble> {
     if cfg!(not(target_arch = "x86_64")) {
         return Err(Trouble::CannotBeHad("only x86-64 guests are known here".into()));
     }
@@ -97,7 +100,11 @@ fn prepare(root: &Path, target: &Path, cache: &Path) -> Result<ExitCode, Trouble
             command
         },
     );
-    let status = command.args(["qemu", "--inside"]).status();
+    command.args(["qemu", "--inside"]);
+    if flags.shell {
+        command.arg("--shell");
+    }
+    let status = command.status();
     let status = status.map_err(|error| Trouble::Failed(format!("{}: {error}", program.display())))?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -123,7 +130,7 @@ fn namespace() -> Option<Command> {
 /// Set where there is a network namespace of our own.
 const NAMESPACE: &str = "STILLWIRE_NAMESPACE";
 
-fn prove(target: &Path, cache: &Path) -> Result<ExitCode, Trouble> {
+fn prove(target: &Path, cache: &Path, flags: &Flags) -> Result<ExitCode, Trouble> {
     let installed = Qemu::installed().map_err(Trouble::Failed)?;
     let tree = apt::tree(cache, installed.is_none()).map_err(Trouble::CannotBeHad)?;
     let folder = target.join("qemu-run");
@@ -139,6 +146,9 @@ fn prove(target: &Path, cache: &Path) -> Result<ExitCode, Trouble> {
         folder,
         tree,
     };
+    if flags.shell {
+        return scenario::shell(&bench).map(|()| ExitCode::SUCCESS).map_err(Trouble::Failed);
+    }
     let mut results = Results::default();
     let mut outcomes = Vec::new();
     if std::env::var_os(NAMESPACE).is_some() {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::guest::{self, Kernel, Programs};
 use super::host::{Host, TAP};
-use super::machine::{Boot, Emulator, Qemu};
+use super::machine::{Boot, Console, Emulator, Qemu};
 use super::report::{self, Register, Report};
 
 /// All that a scenario needs.
@@ -155,24 +155,8 @@ pub fn stock(bench: &Bench, results: &mut Results) -> Result<(), String> {
 /// # Errors
 /// In words, when it did not come to its end.
 pub fn ours(bench: &Bench, results: &mut Results) -> Result<(), String> {
-    let start = |args: &[String]| {
-        let args: Vec<&str> = args.iter().map(String::as_str).collect();
-        Emulator::start(&bench.programs.emulator(), &args)
-    };
-    let device = |name: &str, more: &[&str]| {
-        let (socket, report) = (format!("{name}.sock"), format!("{name}.report"));
-        let fixed = ["--socket", &socket, "--report", &report, "--device-id", STOCK_ID, "--once"];
-        fixed.iter().chain(more).map(ToString::to_string).collect::<Vec<_>>()
-    };
-    let capture = Path::new("slow.pcap");
-    let emulators = [
-        // Every register by message, so that each access is seen.
-        start(&device("near", &["--cable", "far.sock", "--doorbells", "messages"]))?,
-        start(&device("loop", &["--transmit-delay-us", "50"]))?,
-        start(&device("slow", &["--transmit-delay-us", "300000", "--wire", "pcap:slow.pcap"]))?,
-    ];
-    let devices = [("near", 5), ("far", 6), ("loop", 7), ("slow", 8)];
-    let devices = devices.map(|(name, slot)| (PathBuf::from(format!("{name}.sock")), slot));
+    let capture = Path::new(CAPTURE);
+    let (emulators, devices) = our_devices(bench)?;
     let mut stage = Stage::new("our driver", results);
     boot(bench, "ours", include_str!("../../guest/ours.sh"), &devices, true, &mut stage, &mut |stage, action| {
         match action {
@@ -220,8 +204,49 @@ pub fn ours(bench: &Bench, results: &mut Results) -> Result<(), String> {
     Ok(())
 }
 
+/// A socket, and a slot on the guest's bus.
+type Device = (PathBuf, u8);
+
+/// Two devices on a cable, one that hears itself, and one that does so late.
+fn our_devices(bench: &Bench) -> Result<(Vec<Emulator>, Vec<Device>), String> {
+    let start = |args: &[String]| {
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        Emulator::start(&bench.programs.emulator(), &args)
+    };
+    let device = |name: &str, more: &[&str]| {
+        let (socket, report) = (format!("{name}.sock"), format!("{name}.report"));
+        let fixed = ["--socket", &socket, "--report", &report, "--device-id", STOCK_ID, "--once"];
+        fixed.iter().chain(more).map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let emulators = vec![
+        // Every register by message, so that each access is seen.
+        start(&device("near", &["--cable", "far.sock", "--doorbells", "messages"]))?,
+        start(&device("loop", &["--transmit-delay-us", "50"]))?,
+        start(&device("slow", &["--transmit-delay-us", "300000", "--wire", &format!("pcap:{CAPTURE}")]))?,
+    ];
+    let devices = [("near", 5), ("far", 6), ("loop", 7), ("slow", 8)];
+    let devices = devices.map(|(name, slot)| (PathBuf::from(format!("{name}.sock")), slot)).to_vec();
+    Ok((emulators, devices))
+}
+
+/// A guest with our driver's devices and a shell, in this terminal.
+///
+/// # Errors
+/// In words.
+pub fn shell(bench: &Bench) -> Result<(), String> {
+    let (_emulators, devices) = our_devices(bench)?;
+    let initramfs = bench.folder.join("shell.cpio");
+    guest::initramfs(&bench.tree, &bench.kernel, &bench.programs, include_str!("../../guest/shell.sh"), &initramfs)?;
+    let (kernel, console) = (bench.kernel.image(), Console::Terminal);
+    let boot =
+        Boot { qemu: &bench.qemu, kernel: &kernel, initramfs: &initramfs, devices: &devices, iommu: true, console };
+    boot.run_here()
+}
+
 /// The backplane part: stock drivers bring it up without an SFP module.
 const STOCK_ID: &str = "10f7";
+/// Frames that came out of the slow device.
+const CAPTURE: &str = "slow.pcap";
 /// A guest that is not done by then hangs.
 const DEADLINE: Duration = Duration::from_secs(600);
 
@@ -248,10 +273,9 @@ fn boot(
         initramfs: &initramfs,
         devices,
         iommu,
-        console: &console,
-        deadline: DEADLINE,
+        console: Console::File(&console),
     };
-    let outcome = boot.run(&mut |line| stage.line(line, act));
+    let outcome = boot.run(DEADLINE, &mut |line| stage.line(line, act));
     println!("── qemu, {}: {:.1} s", stage.name, start.elapsed().as_secs_f64());
     outcome
 }

@@ -89,10 +89,12 @@ fn apt_get(apt: &Path, args: &[&str]) -> Result<(), String> {
     if output.status.success() && !said.contains("Failed to fetch") {
         return Ok(());
     }
-    let last = said.lines().rfind(|line| line.starts_with("E:") || line.starts_with("W:")).unwrap_or("no reason given");
+    let told = |start: &str| said.lines().find(|line| line.contains(start)).map(str::to_owned);
+    let why = told("Failed to fetch").or_else(|| told("E:")).unwrap_or_else(|| "it does not say why".into());
     Err(format!(
-        "apt-get {} failed: {last}. Is there no network? A copy fetched before would have been used; {BY_HAND}",
-        args[0]
+        "apt-get {} failed: {why}. Is there no network? There is no copy of an earlier fetch in {} either; {BY_HAND}",
+        args[0],
+        apt.parent().unwrap_or(apt).display()
     ))
 }
 
@@ -193,7 +195,7 @@ fn is_debian(address: &str, suite: &str) -> bool {
     address.trim_end_matches('/').ends_with("/debian") && !suite.contains("security")
 }
 
-const BY_HAND: &str = "or copy the folder target/qemu from a machine that has it, or name one with STILLWIRE_CACHE";
+const BY_HAND: &str = "the folder target/qemu of a machine that has it can be copied, or named with STILLWIRE_CACHE";
 
 #[cfg(test)]
 mod tests {

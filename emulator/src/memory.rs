@@ -337,6 +337,20 @@ mod tests {
     }
 
     #[test]
+    fn what_is_mapped_is_counted() {
+        let (table, fd) = (MemoryTable::new(), file(0x4000));
+        table.map(0x1000, fd.as_fd(), 0, 0x2000, false).unwrap();
+        table.map(0x3000, fd.as_fd(), 0x2000, 0x1000, true).unwrap();
+        // Half of the first, and all of the second.
+        assert_eq!(table.unmap(0x2000, 0x2000), 2);
+        assert_eq!(table.unmap(0x2000, 0x2000), 0);
+        table.map(0x8000, fd.as_fd(), 0, 0x800, false).unwrap();
+        assert_eq!(table.peak(), Mapped { read_only: 0x2000, writable: 0x1000 });
+        table.map(0x9000, fd.as_fd(), 0, 0x1000, false).unwrap();
+        assert_eq!(table.peak(), Mapped { read_only: 0x2800, writable: 0x1000 });
+    }
+
+    #[test]
     fn a_file_is_mapped_once_and_a_bad_range_not_at_all() {
         let (table, fd) = (MemoryTable::new(), file(0x2000));
         for page in 0..2 {

@@ -74,3 +74,44 @@ fn wrong_arguments_are_explained() {
         assert!(!output.status.success() && text.contains(wanted), "{arguments:?}: {text}");
     }
 }
+
+#[test]
+fn two_devices_on_a_cable_and_what_they_went_through() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let mut child = program()
+        .args(["--once", "--doorbells", "messages", "--socket"])
+        .args([at("near").as_os_str(), "--cable".as_ref(), at("far").as_os_str(), "--report".as_ref()])
+        .arg(at("report"))
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    started(&mut child);
+    let mut near = vfio_user::Client::new(&at("near")).unwrap();
+    let mut far = vfio_user::Client::new(&at("far")).unwrap();
+    let read = |client: &mut vfio_user::Client, offset: u64| {
+        let mut word = [0; 4];
+        client.region_read(0, offset, &mut word).unwrap();
+        u32::from_le_bytes(word)
+    };
+    // The addresses' last bytes: two cards, not one.
+    assert_ne!(read(&mut near, 0x5404), read(&mut far, 0x5404));
+    near.region_write(7, 4, &6u16.to_le_bytes()).unwrap();
+    near.region_write(0, 0x4c, &[1; 4]).unwrap();
+    near.region_write(0, 0x1_9990, &[1; 4]).unwrap();
+    near.region_write(7, 4, &2u16.to_le_bytes()).unwrap();
+    drop((near, far));
+    assert!(child.wait().unwrap().success());
+    let report = std::fs::read_to_string(at("report")).unwrap();
+    for line in [
+        "counter bus_faults 0",
+        "register 0x0004c stored reads 0 writes 1 TCPTIMER: TCP timer interrupts",
+        "register 0x19990 unknown reads 0 writes 1 : ",
+        "register 0x0a204 implemented reads 1 writes 0 RAL, RAH: ",
+        "event 1 bus master on",
+        "event 1 bus master off, nothing queued",
+    ] {
+        assert!(report.lines().any(|found| found == line), "{line} is not in:\n{report}");
+    }
+    assert!(!std::fs::read_to_string(at("report.cable")).unwrap().contains("bus master on"));
+}

@@ -24,7 +24,7 @@ fn main() -> ExitCode {
         "qemu" => {
             return match qemu::Flags::parse(flags) {
                 Ok(flags) => qemu::run(&root(), &target(), &flags),
-                Err(unknown) => complain(&format!("no flag `{unknown}`")),
+                Err(why) => complain(&why),
             };
         }
         _ => {}
@@ -130,7 +130,8 @@ cargo xtask prepush  The same, before you push.
 cargo xtask qemu     Prove model and driver in a virtual machine: the stock ixgbe driver on our model, our driver on
                      the kernel's VFIO. Fetches QEMU and a kernel into target/qemu (or $STILLWIRE_CACHE), installs
                      nothing; uses an installed QEMU of 10.1 or later ($STILLWIRE_QEMU names another).
-                     --shell gives a shell in such a machine instead.
+                     --shell gives a shell in such a machine instead; --deadline SECONDS kills a guest that takes
+                     longer (600).
 cargo xtask bind 0000:03:00.0 ...
                      Give PCI functions to vfio-pci, after a look at their whole IOMMU group; shows what it writes.
 cargo xtask unbind 0000:03:00.0 ...

@@ -23,6 +23,7 @@ pub mod traffic;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
 
 use guest::{Kernel, Programs};
 use machine::Qemu;
@@ -35,19 +36,26 @@ pub struct Flags {
     pub or_skip: bool,
     /// A guest to try things in, instead of the proof.
     shell: bool,
+    /// A guest is killed after so long; `None` for the usual.
+    deadline: Option<Duration>,
     /// In a network namespace of our own already.
     inside: bool,
 }
 
 impl Flags {
-    pub fn parse(args: &[String]) -> Result<Self, &str> {
+    pub fn parse(args: &[String]) -> Result<Self, String> {
         let mut flags = Self::default();
-        for arg in args {
+        let mut args = args.iter();
+        while let Some(arg) = args.next() {
             match arg.as_str() {
+                "--deadline" => {
+                    let seconds = args.next().and_then(|text| text.parse().ok());
+                    flags.deadline = Some(Duration::from_secs(seconds.ok_or("--deadline wants a number of seconds")?));
+                }
                 "--or-skip" => flags.or_skip = true,
                 "--shell" => flags.shell = true,
                 "--inside" => flags.inside = true,
-                unknown => return Err(unknown),
+                unknown => return Err(format!("no flag `{unknown}`")),
             }
         }
         Ok(flags)
@@ -104,6 +112,9 @@ fn prepare(root: &Path, target: &Path, cache: &Path, flags: &Flags) -> Result<Ex
     if flags.shell {
         command.arg("--shell");
     }
+    if let Some(deadline) = flags.deadline {
+        command.args(["--deadline", &deadline.as_secs().to_string()]);
+    }
     let status = command.status();
     let status = status.map_err(|error| Trouble::Failed(format!("{}: {error}", program.display())))?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -127,6 +138,8 @@ fn namespace() -> Option<Command> {
     Some(command)
 }
 
+/// A guest that is not done by then hangs; it takes a minute on two idle processors.
+const DEADLINE: Duration = Duration::from_secs(600);
 /// Set where there is a network namespace of our own.
 const NAMESPACE: &str = "STILLWIRE_NAMESPACE";
 
@@ -143,6 +156,7 @@ fn prove(target: &Path, cache: &Path, flags: &Flags) -> Result<ExitCode, Trouble
         qemu: installed.unwrap_or_else(|| Qemu::Tree(tree.clone())),
         kernel: Kernel::find(&tree).map_err(Trouble::Failed)?,
         programs: Programs::built(target),
+        deadline: flags.deadline.unwrap_or(DEADLINE),
         folder,
         tree,
     };

@@ -159,7 +159,8 @@ fn take_back(paths: &Paths, address: &str) -> Result<(), String> {
     let note = paths.note(address);
     let before = fs::read_to_string(&note).unwrap_or_default();
     if before.is_empty() {
-        println!("{address} had no driver before (or it was not bound by this program); it has none now");
+        println!("{address} had no driver before, as far as this program knows; it has none now");
+        println!("to let the kernel choose one: echo {address} > {}", paths.bus.join("drivers_probe").display());
         return Ok(());
     }
     paths.write(&paths.bus.join("drivers_probe"), address)?;

@@ -143,7 +143,7 @@ pub fn stock(bench: &Bench, results: &mut Results) -> Result<(), String> {
     stage.judge_warnings();
     emulator.ended()?;
     let report = Report::read(Path::new(report))?;
-    stage.check("the model saw nothing wrong", report.all_zero(&NEVER).map(|()| String::new()));
+    stage.check("the model saw nothing wrong", wordless(report.all_zero(&NEVER)));
     stage.check("the model has no complaint of the driver", complaints(&report));
     let offloads = report.counter("segmented")?.min(report.counter("checksummed")?);
     stage.check("the model segmented and computed checksums", some(offloads, "at least so many frames"));
@@ -173,37 +173,36 @@ pub fn ours(bench: &Bench, results: &mut Results) -> Result<(), String> {
     for (name, more) in files {
         let report = Report::read(Path::new(&format!("{name}.report{more}")))?;
         let name = if more.is_empty() { name } else { "far" };
-        stage.check(&format!("the model of {name} saw nothing wrong"), report.all_zero(&NEVER).map(|()| String::new()));
-        stage.check(&format!("the model of {name} has no complaint"), complaints(&report));
-        match name {
-            "loop" => {
-                let mapped = report.counter("most_read_only_bytes")?;
-                let file = stage.number("file_bytes")?;
-                let outcome = if mapped >= file {
-                    Ok(format!("{mapped} bytes"))
-                } else {
-                    Err(format!("{mapped} bytes were mapped read-only, the file has {file}"))
-                };
-                stage.check("payload is mapped read-only in the IOMMU", outcome);
-                stage.check(
-                    "no memory went before the device was quiet",
-                    report.quiet_before_unmapped().map(|()| String::new()),
-                );
-            }
-            "slow" => {
-                stage.check(
-                    "killed at work: bus master off, reset, then unmapped",
-                    report.stopped_at_work().map(|()| String::new()),
-                );
-                stage.check(
-                    "killed at work: no memory went before the device was quiet",
-                    report.quiet_before_unmapped().map(|()| String::new()),
-                );
-            }
-            _ => stage.results.registers.extend(report.registers),
-        }
+        judge(&mut stage, name, report)?;
     }
     Ok(())
+}
+
+/// What the model of one of our driver's devices says.
+fn judge(stage: &mut Stage<'_>, name: &str, report: Report) -> Result<(), String> {
+    stage.check(&format!("the model of {name} saw nothing wrong"), wordless(report.all_zero(&NEVER)));
+    stage.check(&format!("the model of {name} has no complaint"), complaints(&report));
+    match name {
+        "loop" => {
+            let (mapped, file) = (report.counter("most_read_only_bytes")?, stage.number("file_bytes")?);
+            let said = format!("{mapped} bytes were mapped so, the file has {file}");
+            stage.check("payload is mapped read-only in the IOMMU", if mapped >= file { Ok(said) } else { Err(said) });
+            stage.check("no memory went before the device was quiet", wordless(report.quiet_before_unmapped()));
+        }
+        "slow" => {
+            let ordered = wordless(report.stopped_at_work());
+            stage.check("killed at work: bus master off, reset, then unmapped", ordered);
+            let quiet = wordless(report.quiet_before_unmapped());
+            stage.check("killed at work: no memory went before the device was quiet", quiet);
+        }
+        // Driven by the stock driver at one time.
+        _ => stage.results.registers.extend(report.registers),
+    }
+    Ok(())
+}
+
+fn wordless(outcome: Result<(), String>) -> Result<String, String> {
+    outcome.map(|()| String::new())
 }
 
 /// A socket, and a slot on the guest's bus.

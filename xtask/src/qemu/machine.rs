@@ -51,10 +51,10 @@ impl Qemu {
 
     fn command(&self) -> Command {
         match self {
-            Self::Installed(program) => Command::new(program),
+            Self::Installed(program) => mortal(program),
             Self::Tree(tree) => {
                 let libraries = tree.join(LIBRARIES);
-                let mut command = Command::new(libraries.join(LOADER));
+                let mut command = mortal(&libraries.join(LOADER));
                 command.arg("--library-path").arg(&libraries).arg(tree.join("usr/bin/qemu-system-x86_64"));
                 for firmware in ["usr/share/qemu", "usr/share/seabios"] {
                     command.arg("-L").arg(tree.join(firmware));
@@ -64,6 +64,14 @@ impl Qemu {
             }
         }
     }
+}
+
+/// A command that does not outlive this process, however it ends: a guest that nobody watches would run for ever.
+/// (`setpriv` is of util-linux, as `unshare` is, and becomes the program.)
+pub fn mortal(program: &Path) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+    command
 }
 
 /// `QEMU emulator version 11.1.3 (...)`.
@@ -79,7 +87,7 @@ impl Emulator {
     /// Starts it and waits until it listens.
     pub fn start(program: &Path, args: &[&str]) -> Result<Self, String> {
         let error = |error: std::io::Error| format!("{}: {error}", program.display());
-        let child = Command::new(program).args(args).stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
+        let child = mortal(program).args(args).stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
         let mut emulator = Self(child.map_err(error)?);
         let mut line = String::new();
         if let Some(stdout) = emulator.0.stdout.as_mut() {

@@ -98,16 +98,17 @@ fn prepare(root: &Path, target: &Path, cache: &Path, flags: &Flags) -> Result<Ex
     println!("── building the guest's programs");
     Programs::build(root, target).map_err(Trouble::Failed)?;
     let program = std::env::current_exe().map_err(|error| Trouble::Failed(format!("this program: {error}")))?;
-    let mut command = namespace().map_or_else(
-        || {
-            println!("SKIPPED: qemu, stock driver: {NO_NAMESPACE}");
-            Command::new(&program)
-        },
-        |mut command| {
-            command.arg(&program);
+    let mut command = match namespace() {
+        Some(mut command) => {
+            let inner = machine::mortal(&program);
+            command.arg(inner.get_program()).args(inner.get_args());
             command
-        },
-    );
+        }
+        None => {
+            println!("SKIPPED: qemu, stock driver: {NO_NAMESPACE}");
+            machine::mortal(&program)
+        }
+    };
     command.args(["qemu", "--inside"]);
     if flags.shell {
         command.arg("--shell");

@@ -41,7 +41,10 @@ impl Arena {
         if bytes == 0 {
             return Err(Error::BadSize { bytes });
         }
-        Self::over(SharedMemory::new(name, bytes, huge)?, max_folio)
+        let memory = SharedMemory::new(name, bytes, huge)?;
+        // A hold keeps its folios whole, and may need the next one beside them: none is more than a quarter of the memory.
+        let most = max_folio.min(memory.len() / 4);
+        Self::over(memory, most)
     }
 
     /// An arena in `memory`.
@@ -220,6 +223,7 @@ mod tests {
     fn the_largest_folio_fits_the_arena_and_the_wish() {
         let order =
             |pages: usize, max_folio| Arena::new("test", pages * 4096, false, max_folio).unwrap().highest_order();
-        assert_eq!((order(1024, 2 << 20), order(1024, 64 << 10), order(10, 2 << 20), order(1024, 0)), (9, 4, 3, 0));
+        assert_eq!((order(2048, 2 << 20), order(1024, 64 << 10), order(1024, 0)), (9, 4, 0));
+        assert_eq!((order(1024, 2 << 20), order(10, 2 << 20), order(1, 2 << 20)), (8, 1, 0), "a quarter");
     }
 }

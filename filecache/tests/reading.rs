@@ -72,7 +72,8 @@ fn small_files_waste_less_than_a_page() {
 #[test]
 fn a_cold_folio_is_read_once_for_all_who_want_it() {
     for round in 0..20 {
-        let (cache, file, bytes) = cached(512 * PAGE);
+        let (cache, bytes) = (cache(2048 * PAGE), pattern(512 * PAGE));
+        let file = cache.open(file_of(&bytes).path()).unwrap();
         let start = Barrier::new(4);
         std::thread::scope(|scope| {
             for thread in 0..4u64 {

@@ -193,7 +193,7 @@ fn summarize(plan: &Plan, report: &Report, stores: Option<u64>, missed: u64) {
     if let Some(stores) = stores {
         let pause = report.writer_pause_us;
         println!(
-            "{stores} stores into the file meanwhile; {} waited for the NIC: median {:.0} us, 99 % {:.0} us, longest {:.0} us",
+            "{stores} stores into the file meanwhile; {} waited for the NIC or for write-back: median {:.0} us, 99 % {:.0} us, longest {:.0} us",
             report.writer_pauses, pause.p50, pause.p99, pause.max
         );
     }

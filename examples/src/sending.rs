@@ -98,15 +98,16 @@ pub fn send(
     let start = Instant::now();
     let mut totals = Totals { verified: true, ..Totals::default() };
     let mut id = first_id();
+    let len = source.len();
     let mut sending = Sending::new(station, source, options, position, start);
     loop {
         let summary = sending.transfer(id, loopback.as_deref_mut(), progress)?;
-        totals.bytes += source.len();
+        totals.bytes += len;
         totals.frames += summary.datagrams;
         totals.resent += summary.resent;
         totals.torn += summary.torn;
         totals.transfers += 1;
-        totals.verified &= summary.received == source.len();
+        totals.verified &= summary.received == len;
         id = id.wrapping_add(1);
         if options.repeat_for.is_none_or(|time| start.elapsed() >= time) {
             break;
@@ -122,6 +123,8 @@ pub fn send(
 struct Sending<'a> {
     station: &'a mut Station,
     source: &'a Source,
+    /// Length of the file when it was begun with, bytes: what was said of it to the receiver.
+    len: u64,
     options: &'a Options,
     position: &'a AtomicU64,
     start: Instant,
@@ -150,6 +153,7 @@ impl<'a> Sending<'a> {
         Self {
             station,
             source,
+            len: source.len(),
             options,
             position,
             start,
@@ -172,7 +176,7 @@ impl<'a> Sending<'a> {
     ) -> Result<Summary> {
         let config = SenderConfig {
             deadline: self.options.deadline,
-            ..SenderConfig::new(self.options.to.address.into(), id, self.source.len(), self.options.payload)
+            ..SenderConfig::new(self.options.to.address.into(), id, self.len, self.options.payload)
         };
         let mut sender = Sender::new(config);
         loop {
@@ -241,6 +245,12 @@ impl<'a> Sending<'a> {
     /// Posts what is owed, or the first part of it; `false` when nothing of it can be held yet. What stands in the way may
     /// be what is in the ring, and only this thread reclaims that: so it does not wait here, and tries less the next time.
     fn post_owed(&mut self, id: u64, room: u64, now: Duration) -> Result<bool> {
+        let found = self.source.len();
+        if found < self.len {
+            // Also when these bytes are before its end: the receiver will never have the rest.
+            let (path, expected) = (self.source.path().to_owned(), self.len);
+            return Err(stillwire_filecache::Error::Shrunk { path, expected, found }.into());
+        }
         let payload = u64::from(self.options.payload);
         // Whole frames, or the receiver would get two where it reckons with one.
         let most = (room.min(self.at_once) / payload).max(1) * payload;
@@ -271,7 +281,7 @@ impl<'a> Sending<'a> {
             let part = start..len.min(start + payload);
             let offset = run.start + start as u64;
             let crc32 = posting.payload().crc32(part.clone())?;
-            let header = Header::data(id, self.source.len(), offset, part.len() as u32, crc32);
+            let header = Header::data(id, self.len, offset, part.len() as u32, crc32);
             let mut bytes = [0; HEADERS];
             bytes[..UDP_HEADERS].copy_from_slice(&self.forth.next(DATA_HEADER_LEN + part.len()));
             header.emit(&mut bytes[UDP_HEADERS..]);

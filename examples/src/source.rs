@@ -1,6 +1,7 @@
 //! Where the bytes come from: a file in the page cache, or one that the NIC reads where the kernel caches it.
 
 use std::ops::Range;
+use std::path::Path;
 
 use stillwire_filecache::{CachedFile, DirectFile, Error};
 
@@ -30,6 +31,14 @@ impl Source {
     /// Whether it has no bytes.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Where it was opened.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Cached(file) | Self::Unheld(file) => file.path(),
+            Self::Direct(file) => file.path(),
+        }
     }
 
     /// The bytes of `range`, for the ring; or why not now. What the caller has in its ring may be the reason: there is no

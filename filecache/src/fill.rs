@@ -207,7 +207,12 @@ impl FileCore {
             // elsewhere. Beyond the end there are zeros.
             claim.zero_from(wanted);
             claim.filled(pages);
-            return Ok(());
+            // Cut off meanwhile, and the cache knows already: zeros are not what was asked for.
+            let found = self.len();
+            return match page < self.pages() {
+                true => Ok(()),
+                false => Err(Error::Shrunk { path: path(), expected: len.max((page + 1) << shift), found }),
+            };
         }
         // The pages before the new end are whole; the others fail, for this caller only if its page is one of them.
         let whole = (read >> shift) as u32;

@@ -9,10 +9,18 @@ use std::sync::{Arc, Mutex};
 use common::*;
 use stillwire_filecache::{MemoryStorage, Operation, Request, Stamp, Storage};
 
-/// A disk that does something before it carries out the next write.
+/// A disk that does something before it carries out the next write, or the next sync.
 struct Between {
     inner: MemoryStorage,
     before_write: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+    before_sync: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+impl Between {
+    fn new(bytes: &[u8]) -> Arc<Self> {
+        let inner = MemoryStorage::new("simulated", bytes);
+        Arc::new(Self { inner, before_write: Mutex::default(), before_sync: Mutex::default() })
+    }
 }
 
 impl Storage for Between {
@@ -33,9 +41,12 @@ impl Storage for Between {
     }
 
     fn submit(&self, request: Request) {
-        if matches!(request.operation(), Operation::Write(_))
-            && let Some(before) = self.before_write.lock().unwrap().take()
-        {
+        let before = match request.operation() {
+            Operation::Write(_) => self.before_write.lock().unwrap().take(),
+            Operation::Sync => self.before_sync.lock().unwrap().take(),
+            Operation::Read(_) => None,
+        };
+        if let Some(before) = before {
             before();
         }
         self.inner.submit(request);
@@ -45,7 +56,7 @@ impl Storage for Between {
 #[test]
 fn a_store_that_overtakes_the_copy_that_is_written_does_not_undo_the_sync() {
     let cache = cache(16 * PAGE);
-    let disk = Arc::new(Between { inner: MemoryStorage::new("simulated", &[0; PAGE]), before_write: Mutex::default() });
+    let disk = Between::new(&[0; PAGE]);
     let file = cache.open_storage((1, 1), disk.clone()).unwrap();
     let view = file.view().unwrap();
     view.write_at(0, &[1; PAGE]).unwrap();
@@ -71,4 +82,19 @@ fn a_store_that_overtakes_the_copy_that_is_written_does_not_undo_the_sync() {
     assert!(cache.stats().dirty_bytes > 0, "the second store is not on the disk");
     file.sync().unwrap();
     assert_eq!(disk.inner.durable_after_crash(0)[0], 2);
+}
+
+#[test]
+fn a_store_between_write_and_flush_is_not_taken_for_written() {
+    let cache = cache(16 * PAGE);
+    let disk = Between::new(&[0; PAGE]);
+    let file = cache.open_storage((1, 1), disk.clone()).unwrap();
+    let view = file.view().unwrap();
+    view.write_at(0, &[1]).unwrap();
+    let late = view.clone();
+    *disk.before_sync.lock().unwrap() = Some(Box::new(move || late.write_at(0, &[2]).unwrap()));
+    file.sync().unwrap();
+    assert_eq!((disk.inner.durable_after_crash(0)[0], cache.stats().dirty_bytes), (1, PAGE as u64));
+    file.sync().unwrap();
+    assert_eq!((disk.inner.durable_after_crash(0)[0], cache.stats().dirty_bytes), (2, 0));
 }

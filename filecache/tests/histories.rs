@@ -764,7 +764,7 @@ impl<'a> Run<'a> {
         let kind = match answer {
             _ if subject.disk.has_crashed() => return,
             Ok(()) => {
-                assert!((clean || tight) && !subject.model.conflict, "no conflict is told");
+                assert!((tight || clean) && !subject.model.conflict, "no conflict is told");
                 subject.model.dirty.clear();
                 if !done {
                     subject.model.take_over(&disk, disk.len());

@@ -3,9 +3,10 @@
 mod common;
 
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 use common::*;
-use stillwire_filecache::{Cache, Config};
+use stillwire_filecache::{Cache, Config, MemoryStorage};
 
 /// A page whose every word tells which page of which round it is.
 fn page_of(number: u64, round: u64) -> Vec<u8> {
@@ -55,6 +56,32 @@ fn a_file_is_sixteen_times_the_cache() {
     let line = status.lines().find(|line| line.starts_with("RssShmem:")).unwrap();
     let kilobytes: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
     assert!(kilobytes <= 2 * (4 << 10) + (1 << 10), "{line}");
+}
+
+#[test]
+fn a_hold_is_of_the_page_that_was_asked_for_while_all_pages_come_and_go() {
+    const PAGES: u64 = 48;
+    let cache = Cache::new(Config { bytes: 8 * PAGE, max_folio: PAGE, read_ahead: 0, ..Config::default() }).unwrap();
+    let bytes: Vec<u8> = (0..PAGES).flat_map(|page| page_of(page, 1)).collect();
+    let file = cache.open_storage((1, 1), Arc::new(MemoryStorage::new("simulated", &bytes))).unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..4u64 {
+            let file = &file;
+            scope.spawn(move || {
+                let mut random = thread + 1;
+                for _ in 0..20_000 {
+                    random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                    let page = (random >> 33) % PAGES;
+                    let hold = file.hold(page * PAGE as u64..(page + 1) * PAGE as u64).unwrap();
+                    let found = hold.chunks().next().unwrap();
+                    let (first, last) = (&found[..8], &found[PAGE - 8..]);
+                    let expected = (page << 8 | 1).to_ne_bytes();
+                    assert!(first == expected && last == expected, "page {page} begins with {first:?}");
+                }
+            });
+        }
+    });
+    assert!(cache.stats().evictions > 1000, "{:?}", cache.stats());
 }
 
 /// Huge pages for the length of a test. They are the whole machine's: few, and given back.

@@ -13,11 +13,12 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use stillwire_dma::copy::copy_out;
-use stillwire_dma::{HugePages, SharedMemory};
+use stillwire_dma::{Backing, HugePages, SharedMemory};
 
 use crate::buddy::{Buddy, HIGHEST_ORDER};
 use crate::core::Core;
 use crate::disk::Buffer;
+use crate::mapping;
 use crate::page::PageWord;
 use crate::parking::Parking;
 use crate::{Error, Result};
@@ -86,6 +87,17 @@ impl Arena {
     /// Order of the largest folio.
     pub(crate) fn highest_order(&self) -> u8 {
         self.highest_order
+    }
+
+    /// Has the kernel back the memory by huge pages, before it is used; why it can not, if so.
+    pub(crate) fn prepare(&self) -> std::io::Result<()> {
+        // hugetlb has them.
+        let small = matches!(self.memory.backing(), Backing::Shmem { .. });
+        let starts = (0..if small { self.memory.len() } else { 0 }).step_by(STRETCH);
+        starts.into_iter().try_for_each(|start| {
+            let len = STRETCH.min(self.memory.len() - start);
+            mapping::collapse(self.memory.fd(), start as u64, len)
+        })
     }
 
     /// State of an arena page.
@@ -214,6 +226,9 @@ impl Drop for Claim {
         self.core.arena.parking.wake(self.first, self.pages);
     }
 }
+
+/// So much memory is prepared at a time, bytes.
+const STRETCH: usize = 32 << 20;
 
 #[cfg(test)]
 mod tests {

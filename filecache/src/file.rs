@@ -281,9 +281,7 @@ impl FileCore {
     fn evict(self: &Arc<Self>, core: &Core, range: Range<u64>) {
         let pages = self.pages_of(&range);
         for folio in core.residents.of_file(self) {
-            let inside =
-                pages.start <= folio.first && folio.first + u64::from(folio.pages()) <= pages.end.max(self.pages());
-            if inside && folio.first < pages.end {
+            if pages.start <= folio.first && folio.first + u64::from(folio.pages()) <= pages.end {
                 core.evict_folio(&folio);
             }
         }

@@ -13,10 +13,11 @@
 //! takes.
 #![allow(unsafe_code)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use rustix::mm::{Advice, MapFlags, MremapFlags, ProtFlags, madvise, mmap, mmap_anonymous, mremap_fixed, munmap};
@@ -117,6 +118,28 @@ fn anonymous(len: usize) -> io::Result<usize> {
     Ok(place)
 }
 
+/// Has the kernel back a part of `arena` by huge pages, as far as it has some. What is in the pages stays. Takes some 40 ms
+/// for 32 MiB, most of it for making the small pages first, which the call needs.
+pub(crate) fn collapse(arena: BorrowedFd<'_>, offset: u64, len: usize) -> io::Result<()> {
+    let reserve = anonymous(len + ALIGN)?;
+    // The call wants an aligned address, so the part is mapped once more for it.
+    let place = reserve.next_multiple_of(ALIGN);
+    let (prot, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED | MapFlags::FIXED);
+    // SAFETY: replaces a part of the reserve, which was just mapped and has room for `len` bytes from `place`.
+    let mapped = unsafe { mmap(place as *mut _, len, prot, flags, arena, offset) }.map_err(io::Error::from);
+    let answer = mapped.and_then(|place| {
+        // SAFETY: both calls change no bytes, only the pages that they are in (Linux 5.14, 6.1).
+        let done = unsafe {
+            libc::madvise(place, len, libc::MADV_POPULATE_READ) == 0
+                && libc::madvise(place, len, libc::MADV_COLLAPSE) == 0
+        };
+        if done { Ok(()) } else { Err(io::Error::last_os_error()) }
+    });
+    // SAFETY: mapped above, and nobody else knows it.
+    let _ = unsafe { munmap(reserve as *mut _, len + ALIGN) };
+    answer
+}
+
 /// A view's mapping, in this process or in another.
 pub(crate) struct ViewMap {
     pub(crate) file: Arc<FileCore>,
@@ -129,10 +152,45 @@ pub(crate) struct ViewMap {
     seat: Box<dyn Seat>,
     /// What is laid: by first page of the view, length in pages and first arena page.
     laid: RwLock<BTreeMap<u64, (u64, u32)>>,
+    /// Calls under way ([`call`](Self::call)).
+    calls: AtomicUsize,
+    /// Pages that were given to calls in place of what could not be had; how many there ever were.
+    scratch: Mutex<BTreeSet<u64>>,
+    scratched: AtomicU64,
     /// Whether the mapping is still there. The guard keeps it for reading while it unprotects.
     live: RwLock<bool>,
     /// Holds of arena pages that have left the file and that the view may still show.
     kept: Mutex<Vec<u32>>,
+}
+
+/// A call that touches a view and looks afterwards whether all of it was there.
+pub(crate) struct Call<'a> {
+    map: &'a ViewMap,
+    scratched: u64,
+}
+
+impl Call<'_> {
+    /// Whether a page of `pages`, which the call has touched, may have been no page of the file. What there is of such pages
+    /// is taken away.
+    pub(crate) fn missed(&self, pages: Range<u64>) -> bool {
+        if self.map.scratched.load(Ordering::SeqCst) == self.scratched {
+            return false;
+        }
+        let _layout = lock(&self.map.file.layout);
+        let scratch = std::mem::take(&mut *lock(&self.map.scratch));
+        for index in scratch.into_iter().filter(|index| !self.map.is_laid(*index)) {
+            let (at, len) = self.map.bytes(&(index..index + 1));
+            // What can not be taken away is met again by the next call.
+            let _: io::Result<()> = self.map.seat.unlay(at, len);
+        }
+        pages.into_iter().any(|index| !self.map.is_laid(index))
+    }
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        self.map.calls.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 /// Who changes the mappings of a view's process.
@@ -172,6 +230,9 @@ impl ViewMap {
             page_shift,
             seat,
             laid: RwLock::default(),
+            calls: AtomicUsize::new(0),
+            scratch: Mutex::default(),
+            scratched: AtomicU64::new(0),
             live: RwLock::new(true),
             kept: Mutex::default(),
         }
@@ -329,11 +390,28 @@ impl ViewMap {
         }
     }
 
-    /// Lets whoever waits at a page fail (SIGBUS), as for a mapped file of which a page can not be read.
-    pub(crate) fn poison(&self, index: u64) {
-        if let Some(_live) = self.live() {
-            let _: io::Result<()> = self.uffd.poison(self.address(index), 1 << self.page_shift);
+    /// Lets whoever waits at a page, which can not be had, go on: with SIGBUS, as for a mapped file of which a page can not be
+    /// read; or, while somebody is in a call that looks afterwards ([`call`](Self::call)), on zeros that are nobody's. The
+    /// caller has the file's layout locked.
+    pub(crate) fn refuse(&self, index: u64) {
+        let Some(_live) = self.live() else { return };
+        let (at, len) = (self.address(index), 1 << self.page_shift);
+        if self.is_laid(index) {
+            return;
         }
+        if self.calls.load(Ordering::SeqCst) == 0 && self.uffd.poison(at, len).is_ok() {
+            return;
+        }
+        // Noted first: who stores into it must find the note.
+        lock(&self.scratch).insert(index);
+        self.scratched.fetch_add(1, Ordering::SeqCst);
+        let _: io::Result<()> = self.uffd.zero(at, len);
+    }
+
+    /// Begins a call during which a page that can not be had is no SIGBUS; [`Call::missed`] tells at its end.
+    pub(crate) fn call(&self) -> Call<'_> {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        Call { map: self, scratched: self.scratched.load(Ordering::SeqCst) }
     }
 
     /// Replaces all that is not laid from page `from` on by fresh reserve, so that what was poisoned there can be touched

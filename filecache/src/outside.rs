@@ -34,11 +34,7 @@ impl FileCore {
 
     /// Somebody has changed the file.
     fn changed(self: &Arc<Self>, core: &Arc<Core>, what: Change, now: &Stamp) {
-        let clean = self.is_clean();
-        if !clean {
-            lock(&self.outside).conflict = Some(what.name());
-            count(&core.counters.conflicts, 1);
-        }
+        let (clean, before) = (self.is_clean(), self.len());
         // Who has a deleted file open still has its bytes.
         if what != Change::Deleted {
             // With stores that are only here, the length stays too until somebody decides.
@@ -46,6 +42,14 @@ impl FileCore {
                 self.has_len(now.len);
             }
             self.drop_pages(core, |_, dirty| !dirty);
+            if now.len > before {
+                self.unpoison(core, before >> core.arena.page_shift());
+            }
+        }
+        // Looked at again: a store that came before its page was dropped has kept it.
+        if !clean || !self.is_clean() {
+            lock(&self.outside).conflict = Some(what.name());
+            count(&core.counters.conflicts, 1);
         }
     }
 

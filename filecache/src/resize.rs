@@ -46,7 +46,7 @@ impl FileCore {
     }
 
     /// What is touched beyond the end fails for good; from page `from` on it may be touched again.
-    fn unpoison(&self, core: &Core, from: u64) {
+    pub(crate) fn unpoison(&self, core: &Core, from: u64) {
         if core.counters.poisoned.load(Ordering::Relaxed) > 0 {
             let _layout = lock(&self.layout);
             for view in self.views() {

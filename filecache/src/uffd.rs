@@ -116,7 +116,25 @@ impl Uffd {
 
     /// Lets threads that touch the range, which is registered for missing pages, fail with SIGBUS (Linux 6.6).
     pub(crate) fn poison(&self, address: usize, bytes: usize) -> io::Result<()> {
-        self.ioctl(UFFDIO_POISON, &mut Poison { range: Range::of(address, bytes), mode: 0, updated: 0 })
+        self.fill(UFFDIO_POISON, address, bytes)
+    }
+
+    /// Puts zeros into the range, which is registered for missing pages.
+    pub(crate) fn zero(&self, address: usize, bytes: usize) -> io::Result<()> {
+        self.fill(UFFDIO_ZEROPAGE, address, bytes)
+    }
+
+    fn fill(&self, request: u64, address: usize, bytes: usize) -> io::Result<()> {
+        loop {
+            let mut call = Fill { range: Range::of(address, bytes), mode: 0, filled: 0 };
+            match self.ioctl(request, &mut call) {
+                // A mapping is being moved, and its mover waits for the guard (who never calls this).
+                Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => std::thread::yield_now(),
+                // Somebody was faster.
+                Err(error) if error.raw_os_error() == Some(libc::EEXIST) => return Ok(()),
+                other => return other,
+            }
+        }
     }
 
     /// Reads what was touched, as many messages as there are now and fit; never blocks.
@@ -222,12 +240,12 @@ struct WriteProtect {
     mode: u64,
 }
 
-/// `struct uffdio_poison`.
+/// `struct uffdio_poison`, `struct uffdio_zeropage`.
 #[repr(C)]
-struct Poison {
+struct Fill {
     range: Range,
     mode: u64,
-    updated: i64,
+    filled: i64,
 }
 
 /// `_IOC` of the kernel's generic ioctl numbering (x86, Arm, RISC-V).
@@ -242,7 +260,8 @@ const UFFDIO_API: u64 = request::<Api>(READ_WRITE, 0x3f);
 const UFFDIO_REGISTER: u64 = request::<Register>(READ_WRITE, 0x00);
 const UFFDIO_WAKE: u64 = request::<Range>(READ, 0x02);
 const UFFDIO_WRITEPROTECT: u64 = request::<WriteProtect>(READ_WRITE, 0x06);
-const UFFDIO_POISON: u64 = request::<Poison>(READ_WRITE, 0x08);
+const UFFDIO_ZEROPAGE: u64 = request::<Fill>(READ_WRITE, 0x04);
+const UFFDIO_POISON: u64 = request::<Fill>(READ_WRITE, 0x08);
 const USERFAULTFD_IOC_NEW: u64 = UFFDIO << 8;
 const API_VERSION: u64 = 0xaa;
 /// `UFFD_USER_MODE_ONLY`: no privilege needed; stores by the kernel are not heard of.
@@ -266,9 +285,9 @@ mod tests {
 
     #[test]
     fn request_numbers_are_the_kernels() {
-        let numbers =
-            [UFFDIO_API, UFFDIO_REGISTER, UFFDIO_WAKE, UFFDIO_WRITEPROTECT, UFFDIO_POISON, USERFAULTFD_IOC_NEW];
-        assert_eq!(numbers, [0xc018_aa3f, 0xc020_aa00, 0x8010_aa02, 0xc018_aa06, 0xc020_aa08, 0xaa00]);
+        let numbers = [UFFDIO_API, UFFDIO_REGISTER, UFFDIO_WAKE, UFFDIO_WRITEPROTECT, UFFDIO_ZEROPAGE, UFFDIO_POISON];
+        assert_eq!(numbers, [0xc018_aa3f, 0xc020_aa00, 0x8010_aa02, 0xc018_aa06, 0xc020_aa04, 0xc020_aa08]);
+        assert_eq!(USERFAULTFD_IOC_NEW, 0xaa00);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use stillwire_dma::copy::{copy_in, copy_out};
 
 use crate::core::{Core, lock};
 use crate::file::{FileCore, Opened};
-use crate::mapping::{self, Reserve, Seat, ViewMap};
+use crate::mapping::{self, Call, Reserve, Seat, ViewMap};
 use crate::{Error, Result};
 
 /// A writable mapping of a file. Clones share it; the last one unmaps it.
@@ -69,6 +69,7 @@ impl View {
     /// what lies before that page is stored.
     pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         let range = self.check(offset, bytes.len())?;
+        let call = self.0.map.call();
         for part in self.by_page(&range) {
             self.touch(part.start)?;
             let bytes = &bytes[(part.start - range.start) as usize..(part.end - range.start) as usize];
@@ -76,7 +77,7 @@ impl View {
             // as `self`. References into the arena exist only to held pages, and the store waits for their holds to end.
             unsafe { copy_in(bytes, self.as_ptr().add(part.start as usize)) };
         }
-        Ok(())
+        self.end(&call, range)
     }
 
     /// Copies bytes out, as they are at the moment.
@@ -85,13 +86,26 @@ impl View {
     /// As [`write_at`](Self::write_at).
     pub fn read_at(&self, offset: u64, bytes: &mut [u8]) -> Result<()> {
         let range = self.check(offset, bytes.len())?;
+        let call = self.0.map.call();
         for part in self.by_page(&range) {
             self.touch(part.start)?;
             let bytes = &mut bytes[(part.start - range.start) as usize..(part.end - range.start) as usize];
             // SAFETY: inside the file, so inside the mapping, which is readable and lives as long as `self`.
             unsafe { copy_out(self.as_ptr().add(part.start as usize), bytes) };
         }
-        Ok(())
+        self.end(&call, range)
+    }
+
+    /// Whether all that a call has touched was the file's: while it waited for a hold, the file may have been cut off, or the
+    /// page dropped and not be read again.
+    fn end(&self, call: &Call<'_>, range: Range<u64>) -> Result<()> {
+        let file = &self.0.opened.file;
+        if !call.missed(file.pages_of(&range)) {
+            return Ok(());
+        }
+        file.check(range)?;
+        let source = io::Error::from_raw_os_error(libc::EIO);
+        Err(Error::File { path: file.path().to_path_buf(), what: "reading a page again that was dropped", source })
     }
 
     /// `len` bytes from `offset`, if the view shows them.

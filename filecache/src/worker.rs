@@ -85,10 +85,12 @@ fn serve(core: &Arc<Core>, view: &ViewMap, index: u64) {
             std::thread::sleep(PAUSE);
             view.wake(index);
         }
-        // As a mapped file does it: beyond its end, and where the disk fails, a touch is a SIGBUS.
+        // Beyond the file's end, or where the disk fails.
         Err(_) => {
             count(&core.counters.poisoned, 1);
-            view.poison(index);
+            let layout = lock(&view.file.layout);
+            view.refuse(index);
+            drop(layout);
             view.wake(index);
         }
     }

@@ -125,3 +125,25 @@ fn a_file_is_four_times_a_cache_of_huge_pages() {
     }
     read_and_written_through(&cache, 64 << 20);
 }
+
+/// The kernel's huge pages under pages that are held and protected one by one.
+#[test]
+fn through_memory_that_was_prepared() {
+    let cache = Cache::new(Config { bytes: 16 << 20, prepare: true, ..Config::default() }).unwrap();
+    if let Some(notice) = cache.notices().iter().find(|notice| notice.contains("MADV_COLLAPSE")) {
+        return skip("a cache whose memory was prepared", notice);
+    }
+    read_and_written_through(&cache, 32 << 20);
+    let disk = file_of(&pattern(64 * PAGE));
+    let file = cache.open(disk.path()).unwrap();
+    let (view, hold) = (file.view().unwrap(), file.hold(7 * PAGE as u64..8 * PAGE as u64).unwrap());
+    let before = cache.stats().writers_waiting;
+    view.write_at(6 * PAGE as u64, b"beside it").unwrap();
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| view.write_at(7 * PAGE as u64, b"into it").unwrap());
+        eventually("the writer waits", || cache.stats().writers_waiting > before);
+        assert!(hold.chunks().flatten().eq(&pattern(64 * PAGE)[7 * PAGE..8 * PAGE]), "a store landed in a held page");
+        drop(hold);
+        writer.join().unwrap();
+    });
+}

@@ -120,6 +120,40 @@ fn a_writer_that_waits_for_a_page_that_is_cut_off_does_not_wait_for_ever() {
 }
 
 #[test]
+fn a_store_that_waits_for_a_page_that_is_cut_off_is_an_error_and_no_signal() {
+    let (disk, cache, file) = opened(2 * PAGE);
+    let view = file.view().unwrap();
+    for round in 0..3u8 {
+        let hold = file.hold(PAGE as u64..2 * PAGE as u64).unwrap();
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| view.write_at(PAGE as u64 + 5, b"where?"));
+            eventually("a writer that waits", || cache.stats().writers_waiting == 1);
+            file.set_len(PAGE as u64).unwrap();
+            assert!(matches!(writer.join().unwrap(), Err(Error::OutOfRange { .. })));
+        });
+        drop(hold);
+        file.set_len(2 * PAGE as u64).unwrap();
+        let mut expected = pattern(PAGE);
+        expected.resize(2 * PAGE, 0);
+        is(&file, &disk, &expected);
+        view.write_at(PAGE as u64, &[round]).unwrap();
+        expected[PAGE] = round;
+        is(&file, &disk, &expected);
+    }
+}
+
+#[test]
+fn only_what_lies_in_the_range_is_evicted() {
+    let (_disk, cache, file) = opened(64 * PAGE);
+    drop(file.hold(0..64 * PAGE as u64).unwrap());
+    let free = cache.stats().free_bytes;
+    file.evict(0..PAGE as u64);
+    assert_eq!(cache.stats().free_bytes, free, "a part of a folio stays");
+    file.evict(0..64 * PAGE as u64);
+    assert_eq!(cache.stats().free_bytes, 256 * PAGE as u64);
+}
+
+#[test]
 fn holes_are_zeros_and_stay_holes_where_nobody_writes() {
     use std::os::unix::fs::MetadataExt;
     let disk = NamedTempFile::new().unwrap();

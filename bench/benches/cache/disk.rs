@@ -14,13 +14,15 @@ pub fn measure(effort: &Effort, table: &mut Table) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("file");
     make(&path, effort.file);
-    fill(effort, &path, table);
+    fill(effort, &path, false, table);
+    fill(effort, &path, true, table);
     write_back(effort, &path, table);
 }
 
 /// Reads the file through a cache that has room for a part of it, by sequential holds.
-fn fill(effort: &Effort, path: &Path, table: &mut Table) {
-    let cache = Cache::new(Config { bytes: effort.arena, ..Default::default() }).expect("a cache");
+fn fill(effort: &Effort, path: &Path, prepare: bool, table: &mut Table) {
+    let cache = Cache::new(Config { bytes: effort.arena, prepare, ..Default::default() }).expect("a cache");
+    cache.notices().iter().for_each(|notice| eprintln!("{notice}"));
     let file = cache.open(path).expect("the file opens");
     let (mut here, mut beside) = (Times::default(), Times::default());
     for _ in 0..effort.rounds {
@@ -33,7 +35,9 @@ fn fill(effort: &Effort, path: &Path, table: &mut Table) {
         beside.add(dd(&format!("if={} of=/dev/null iflag=direct", path.display()), file.len()));
     }
     assert!(cache.stats().evictions > 0, "the file does not fit into the cache");
-    table.add(row("fill, by sequential holds of 64 KiB", effort.file, &here, &beside, "dd iflag=direct", 0.9));
+    let what =
+        if prepare { "fill, the same into memory that was prepared" } else { "fill, by sequential holds of 64 KiB" };
+    table.add(row(what, effort.file, &here, &beside, "dd iflag=direct", 0.9));
 }
 
 /// Holds the file piece by piece; every piece is what was written there.

@@ -266,60 +266,6 @@ fn many_writers_and_many_holders() {
     assert_eq!(stats.writers_waiting, 0);
 }
 
-/// Eight writers for `time` against a sender of the same pages: what was torn, what was sent.
-fn eight_writers_and_a_sender(time: Duration) {
-    const PAGES: usize = 16;
-    let cache = cache(64 * PAGE);
-    let disk = file_of(&[0; PAGES * PAGE]);
-    let file = cache.open(disk.path()).unwrap();
-    let view = file.view().unwrap();
-    let stop = AtomicBool::new(false);
-    let (torn, sent, writers) = std::thread::scope(|scope| {
-        let writer = |slot| {
-            let (view, stop) = (&view, &stop);
-            scope.spawn(move || {
-                let mut writer = Counting::new(view, slot);
-                while !stop.load(Ordering::Relaxed) {
-                    writer.step();
-                }
-                writer
-            })
-        };
-        let writers: Vec<_> = (0..8).map(writer).collect();
-        let (begun, mut torn, mut sent) = (Instant::now(), 0, 0u64);
-        while begun.elapsed() < time {
-            let first = sent as usize % PAGES;
-            let hold = file.hold((first * PAGE) as u64..(PAGES * PAGE) as u64).unwrap();
-            let digest = hold.crc32();
-            std::thread::yield_now();
-            torn += u64::from(crc_now(&hold) != digest);
-            sent += 1;
-        }
-        stop.store(true, Ordering::Relaxed);
-        (torn, sent, writers.into_iter().map(|writer| writer.join().unwrap()).collect::<Vec<_>>())
-    });
-    assert_eq!(torn, 0, "of {sent}");
-    file.sync().unwrap();
-    let found = std::fs::read(disk.path()).unwrap();
-    for writer in &writers {
-        writer.check();
-        writer.check_file(&found);
-    }
-    let stats = cache.stats();
-    assert!(sent > 0 && stats.writer_pauses > 0 && stats.closes > 0, "nothing met: {sent} sent, {stats:?}");
-}
-
-#[test]
-fn eight_writers_tear_nothing_and_lose_nothing() {
-    eight_writers_and_a_sender(Duration::from_secs(2));
-}
-
-#[test]
-#[ignore = "takes 10 s; cargo xtask test runs it"]
-fn eight_writers_tear_nothing_and_lose_nothing_in_ten_seconds() {
-    eight_writers_and_a_sender(Duration::from_secs(10));
-}
-
 #[test]
 fn the_same_without_a_hold_is_torn() {
     let cache = cache(64 * PAGE);

@@ -49,6 +49,24 @@ pub fn all(target: &Path) -> Vec<Step> {
             needs: Some("examples/tests/end_to_end.rs"),
             must_test: true,
         },
+        Step {
+            name: "writers, the long way",
+            env: Vec::new(),
+            command: &[
+                "cargo",
+                "test",
+                "--release",
+                "-p",
+                "stillwire-filecache",
+                "--test",
+                "attach",
+                "--",
+                "--include-ignored",
+                "in_ten_seconds",
+            ],
+            needs: Some("filecache/tests/attach.rs"),
+            must_test: true,
+        },
         step("qemu", &["cargo", "xtask", "qemu", "--or-skip"]),
     ]
 }

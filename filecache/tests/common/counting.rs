@@ -14,7 +14,7 @@ pub struct Counting<'a> {
 }
 
 impl<'a> Counting<'a> {
-    /// Writer number `slot`, below 8, of a view whose words are zero.
+    /// Writer number `slot`, below 16, of a view whose words are zero.
     pub fn new(view: &'a View, slot: u64) -> Self {
         let pages = view.len() / PAGE;
         Self { view, slot, counts: vec![0; pages], random: slot + 1 }
@@ -25,15 +25,14 @@ impl<'a> Counting<'a> {
         self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let page = (self.random >> 33) as usize % self.counts.len();
         self.counts[page] += 1;
-        let at = (page * PAGE) as u64 + 512 * self.slot + 1;
-        self.view.write_at(at, &self.counts[page].to_ne_bytes()).unwrap();
+        self.view.write_at(place(page, self.slot), &self.counts[page].to_ne_bytes()).unwrap();
     }
 
     /// Finds in the view what was stored.
     pub fn check(&self) {
         for (page, count) in self.counts.iter().enumerate() {
             let mut found = [0; 4];
-            self.view.read_at((page * PAGE) as u64 + 512 * self.slot + 1, &mut found).unwrap();
+            self.view.read_at(place(page, self.slot), &mut found).unwrap();
             assert_eq!(u32::from_ne_bytes(found), *count, "a store was lost in page {page}");
         }
     }
@@ -41,11 +40,24 @@ impl<'a> Counting<'a> {
     /// Finds it in the bytes of the file.
     pub fn check_file(&self, bytes: &[u8]) {
         for (page, count) in self.counts.iter().enumerate() {
-            let at = page * PAGE + 512 * self.slot as usize + 1;
-            let found = u32::from_ne_bytes(bytes[at..at + 4].try_into().unwrap());
-            assert_eq!(found, *count, "a store was lost on the way to the file, in page {page}");
+            assert_eq!(
+                found_in(bytes, page, self.slot),
+                *count,
+                "a store was lost on the way to the file, in page {page}"
+            );
         }
     }
+}
+
+/// Where writer `slot` counts in `page`, bytes of the file.
+pub fn place(page: usize, slot: u64) -> u64 {
+    (page * PAGE) as u64 + 256 * slot + 1
+}
+
+/// What writer `slot` has counted to in `page`, in the bytes of the file.
+pub fn found_in(bytes: &[u8], page: usize, slot: u64) -> u32 {
+    let at = place(page, slot) as usize;
+    u32::from_ne_bytes(bytes[at..at + 4].try_into().unwrap())
 }
 
 /// CRC-32 of the bytes in memory as they are now: read one by one, so that neither the compiler nor the cache can answer

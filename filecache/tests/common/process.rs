@@ -12,6 +12,7 @@ use rustix::process::{Pid, Signal};
 use stillwire_filecache::attach::attach;
 use stillwire_filecache::{AttachedFile, Cache};
 
+use crate::common::counting::{found_in, place};
 use crate::common::{PAGE, quiet};
 
 /// What a process does, line by line. Every line is answered by one that begins with `@`, on the error output: the
@@ -68,11 +69,10 @@ fn obey(file: &AttachedFile, line: &[&str]) -> stillwire_filecache::Result<Strin
     Ok("ok".into())
 }
 
-/// Counts up in a word of its own in every page, and finds every count again.
+/// Counts up in a word of its own in every page, and finds every count again, here and on the disk.
 fn count(file: &AttachedFile, slot: u64, time: Duration) -> stillwire_filecache::Result<String> {
     let mut counts = vec![0u32; file.len() as usize / PAGE];
     let mut random = slot + 1;
-    let place = |page: usize| (page * PAGE) as u64 + 512 * slot + 1;
     let start = Instant::now();
     let mut stores = 0;
     while start.elapsed() < time {
@@ -80,14 +80,19 @@ fn count(file: &AttachedFile, slot: u64, time: Duration) -> stillwire_filecache:
         let page = (random >> 33) as usize % counts.len();
         counts[page] += 1;
         stores += 1;
-        file.write_at(place(page), &counts[page].to_ne_bytes())?;
+        file.write_at(place(page, slot), &counts[page].to_ne_bytes())?;
     }
     for (page, count) in counts.iter().enumerate() {
         let mut found = [0; 4];
-        file.read_at(place(page), &mut found)?;
+        file.read_at(place(page, slot), &mut found)?;
         if u32::from_ne_bytes(found) != *count {
             return Ok(format!("lost a store in page {page}"));
         }
+    }
+    file.sync()?;
+    let disk = std::fs::read(std::env::var(FILE).unwrap()).unwrap();
+    if let Some((page, _)) = counts.iter().enumerate().find(|(page, count)| found_in(&disk, *page, slot) != **count) {
+        return Ok(format!("lost a store on the way to the disk, in page {page}"));
     }
     Ok(format!("stored {stores}"))
 }

@@ -59,6 +59,7 @@ mod uffd;
 mod unheld;
 mod view;
 mod watch;
+mod word;
 mod worker;
 mod writeback;
 

@@ -250,6 +250,8 @@ impl Drop for CacheInner {
         core.wanted.stop();
         // None of these threads has a share in this value, so it is never one of them that comes here.
         self.threads.drain(..).for_each(|thread| drop(thread.join()));
+        // Touches of views that have gone know their core.
+        core.wanted.clear();
         core.dirt.stop();
         if let Some(flusher) = self.flusher.take() {
             let _ = flusher.join();
@@ -267,6 +269,7 @@ impl Drop for CacheInner {
                 let _ = core.residents.remove(&folio);
             }
         }
+        core.end_copies();
         core.end();
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use rustix::event::{EventfdFlags, eventfd};
@@ -58,6 +58,8 @@ pub(crate) struct Core {
     next_id: AtomicU64,
     /// When the cache has ended: held pages, and one while they are counted.
     ending: AtomicU64,
+    /// And the share of the core that they have together.
+    share: AtomicPtr<Core>,
 }
 
 /// What the guard is told.
@@ -96,6 +98,7 @@ impl Core {
             stop: AtomicBool::new(false),
             next_id: AtomicU64::new(1),
             ending: AtomicU64::new(0),
+            share: AtomicPtr::default(),
             mapping: OnceLock::new(),
             arena,
             config,
@@ -126,7 +129,7 @@ impl Core {
     #[allow(unsafe_code)]
     pub(crate) fn end(self: &Arc<Self>) {
         // The share that the holds have, together. Nothing can count down to zero before the last line.
-        let _ = Arc::into_raw(self.clone());
+        self.share.store(Arc::into_raw(self.clone()).cast_mut(), Ordering::Relaxed);
         self.ending.store(1, Ordering::Relaxed);
         for page in 0..self.arena.pages() {
             // Counted before the page can tell.
@@ -143,9 +146,10 @@ impl Core {
     fn last(&self) {
         // AcqRel: everything that other holders did comes before the end.
         if self.ending.fetch_sub(1, Ordering::AcqRel) == 1 {
-            // SAFETY: `self` is the content of an `Arc` of which `end` gave a share away for this, and this comes once: the
-            // count goes to zero once. The caller has a share of its own, so `self` outlives this line.
-            unsafe { Arc::decrement_strong_count(self) };
+            // SAFETY: the pointer is that of `Arc::into_raw` in `end`, of the share that it gave away for this (seen: it was
+            // stored before the count was). This comes once, as the count goes to zero once. The caller has a share of its
+            // own, so `self` outlives this line.
+            unsafe { Arc::decrement_strong_count(self.share.load(Ordering::Relaxed)) };
         }
     }
 

@@ -89,7 +89,8 @@ impl CachedFile {
     }
 
     /// Makes the file longer (by zeros) or shorter, here and on the disk. Stores beyond the new end are dropped, holds
-    /// there keep their bytes. Waits for holds of the last page when the file grows. Views show what is new as far as
+    /// there keep their bytes. Waits for holds of the last page when the file grows and that page has
+    /// stores that are not on the disk. Views show what is new as far as
     /// their address space reaches ([`View::capacity`]).
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use crate::core::{Core, Mail, lock};
 use crate::file::FileCore;
@@ -128,7 +128,8 @@ fn look(core: &Core, folio: &Folio) -> Look {
         return Look::Pinned;
     }
     let pages = folio.first..folio.first + u64::from(folio.pages());
-    let views = folio.file.views.read().unwrap_or_else(PoisonError::into_inner);
+    // Not waited for: who closes a page keeps it while the guard is waited for.
+    let Ok(views) = folio.file.views.try_read() else { return Look::Pinned };
     // Of a process that does not answer. It would only be in the way of others that could go.
     if views.iter().any(|view| view.is_stuck(&pages)) {
         return Look::Pinned;

@@ -177,27 +177,31 @@ impl Guard {
     /// Lets all writers of a page that is `Opening` through: those who wait, and `first`.
     fn open(&mut self, frame: u32, first: Option<Waiting>) {
         let waiting = self.no_longer_waiting(frame);
-        let core = &self.core;
+        let core = self.core.clone();
         core.digests.clear(frame);
-        // All of them are writers of the same page of the same file.
-        if let Some(writer) = waiting.first().or(first.as_ref()) {
+        // The newest of them waits for what the page caches now: that one names it.
+        if let Some(writer) = first.as_ref().or(waiting.last()) {
             let file = &writer.view.file;
             // Before any of them can store: what is new must be found by holders, and by who writes back.
             core.end_copy(file, writer.index, frame, Some(frame));
-            file.is_dirty_now(core, writer.index);
+            file.is_dirty_now(&core, writer.index);
         }
+        // Others may have come for what it cached before, and not been told yet that it has left its file.
+        let here = |writer: &Waiting| writer.view.with_laid(writer.index, |laid| laid == frame) == Some(true);
+        let (mine, others): (Vec<_>, Vec<_>) = waiting.into_iter().partition(here);
         // Counted before the writers go on: who sees the store sees the pause.
-        let paused = waiting.iter().filter(|writer| !writer.gone);
+        let paused = mine.iter().filter(|writer| !writer.gone);
         paused.for_each(|writer| core.counters.paused(writer.since.elapsed()));
-        for writer in waiting.iter().chain(&first) {
+        for writer in mine.iter().chain(&first) {
             unprotect(writer, &mut self.later);
         }
-        if waiting.is_empty() {
+        if mine.is_empty() {
             self.opened(frame);
         } else {
             // Who has waited and is just being woken would find the page closed again by the next holder.
             self.grace.push_back((frame, Instant::now() + GRACE));
         }
+        others.into_iter().for_each(|writer| self.store(writer));
     }
 
     /// Ends `Opening`. Also when no view was left to unprotect: `Open` only says that one may be.

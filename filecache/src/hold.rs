@@ -40,7 +40,7 @@ unsafe impl Sync for Kept {}
 impl Hold {
     #[inline]
     pub(crate) fn new(opened: &Arc<Opened>, range: Range<u64>) -> Result<Self> {
-        let (core, file) = (&*opened.cache.core, &*opened.file);
+        let (core, file) = (&opened.cache.core, &*opened.file);
         if range.start < range.end && range.end <= file.len() {
             let pages = file.pages_of(&range);
             // One page that is there and that nobody writes: what most holds of a frame are.
@@ -75,9 +75,9 @@ impl Hold {
 
     /// The hold of `range`, whose pages `frames` are held.
     #[inline]
-    fn of(core: &Core, range: Range<u64>, frames: Frames) -> Self {
+    fn of(core: &Arc<Core>, range: Range<u64>, frames: Frames) -> Self {
         core.counters.holds.add_one();
-        let kept = (frames.len() > 0).then(|| Kept(NonNull::from(core)));
+        let kept = NonNull::new(Arc::as_ptr(core).cast_mut()).filter(|_| frames.len() > 0).map(Kept);
         Self { core: kept, offset: range.start, len: (range.end - range.start) as usize, frames }
     }
 

@@ -38,10 +38,7 @@ impl FileCore {
         // Who has a deleted file open still has its bytes.
         if what != Change::Deleted {
             // With stores that are only here, the length stays too until somebody decides.
-            if clean {
-                self.has_len(now.len);
-            }
-            self.drop_pages(core, |_, dirty| !dirty);
+            self.drop_all_but(core, if clean { now.len } else { before }, |_, dirty| !dirty);
             if now.len > before {
                 self.unpoison(core, before >> core.arena.page_shift());
             }
@@ -64,31 +61,49 @@ impl FileCore {
     /// Ends a conflict by dropping what was stored here.
     pub(crate) fn discard_stores(self: &Arc<Self>, core: &Arc<Core>) {
         let io = lock(&self.io);
-        self.drop_pages(core, |_, _| true);
         self.note_stamp(&io);
-        let mut outside = lock(&self.outside);
-        outside.conflict = None;
-        self.has_len(outside.stamp.len);
+        let len = lock(&self.outside).stamp.len;
+        self.drop_all_but(core, len, |_, _| true);
+        lock(&self.outside).conflict = None;
+    }
+
+    /// Drops the pages of which `gone(page, dirty)`, and the file has `len` bytes from then on. What is read in must not be
+    /// of one length and shown with another: a last page ends in zeros.
+    fn drop_all_but(self: &Arc<Self>, core: &Arc<Core>, len: u64, gone: impl Fn(u64, bool) -> bool) {
+        if len <= self.len() {
+            self.has_len(len);
+            return self.drop_pages(core, gone);
+        }
+        // Reads that are under way are waited for, and new ones begin with the new length.
+        let _growing = lock(&self.growing);
+        self.drop_pages(core, gone);
+        self.has_len(len);
     }
 
     /// Ends a conflict by letting the next write-back win.
     pub(crate) fn accept_conflict(self: &Arc<Self>, core: &Arc<Core>) {
-        let io = lock(&self.io);
-        // What has changed since the conflict was noticed is out of date too.
-        let _known: Result<()> = self.look_outside(core, &io);
-        // Write-back makes the file as long as the last store needs, not longer.
-        let stored = lock(&self.dirty).last().map_or(0, |page| (page + 1) << core.arena.page_shift());
-        let before = self.len();
-        let len = lock(&self.outside).stamp.len.max(stored.min(before));
-        if len > before {
-            self.zero_the_end(core, before);
+        loop {
+            let io = lock(&self.io);
+            // What has changed since the conflict was noticed is out of date too.
+            let _known: Result<()> = self.look_outside(core, &io);
+            // Write-back makes the file as long as the last store needs, not longer.
+            let stored = lock(&self.dirty).last().map_or(0, |page| (page + 1) << core.arena.page_shift());
+            let before = self.len();
+            let len = lock(&self.outside).stamp.len.max(stored.min(before));
+            if len <= before || self.zero_the_end(core, before) {
+                if len > before {
+                    // A last page that is not dirty was read in as if the file ended there.
+                    self.drop_all_but(core, len, |_, dirty| !dirty);
+                } else {
+                    self.has_len(len);
+                }
+                lock(&self.outside).conflict = None;
+                return;
+            }
+            // Without the lock: others write back meanwhile.
+            drop(io);
+            std::thread::sleep(std::time::Duration::from_micros(100));
         }
-        self.has_len(len);
-        if len > before {
-            // A last page that is not dirty was read in as if the file ended there.
-            self.drop_pages(core, |_, dirty| !dirty);
-        }
-        lock(&self.outside).conflict = None;
     }
 }
 

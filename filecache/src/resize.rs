@@ -20,13 +20,18 @@ impl FileCore {
             return Err(Error::ReadOnly { path: self.path().to_path_buf() });
         }
         self.fits(len)?;
-        let io = lock(&self.io);
-        // Before the stamp changes by this, or what somebody else did would be taken for our own doing.
-        self.look_outside(core, &io)?;
-        let before = self.len();
-        if len > before {
-            self.zero_the_end(core, before);
-        }
+        let (io, before) = loop {
+            let io = lock(&self.io);
+            // Before the stamp changes by this, or what somebody else did would be taken for our own doing.
+            self.look_outside(core, &io)?;
+            let before = self.len();
+            if len <= before || self.zero_the_end(core, before) {
+                break (io, before);
+            }
+            // Without the lock: others write back meanwhile.
+            drop(io);
+            std::thread::sleep(PAUSE);
+        };
         // Before the disk's, so that no page is read that the file has no more; and not before the end is zeros.
         self.has_len(before.min(len));
         if let Err(source) = self.storage.set_len(len) {
@@ -57,40 +62,40 @@ impl FileCore {
     }
 
     /// Makes the end of the last page, behind the file's `len`, zeros: a writer may have stored there, and it is about to
-    /// become a part of the file. Waits for the page's holds to end, as a writer does.
-    pub(crate) fn zero_the_end(self: &Arc<Self>, core: &Arc<Core>, len: u64) {
+    /// become a part of the file. `false`: the page has stores that are only here, and is held; try again later. The caller
+    /// has the file's `io` locked.
+    pub(crate) fn zero_the_end(self: &Arc<Self>, core: &Arc<Core>, len: u64) -> bool {
         let (shift, page_size) = (core.arena.page_shift(), core.arena.page_size() as u64);
         let page = len >> shift;
         let used = (len & (page_size - 1)) as usize;
         if used == 0 {
-            return;
+            return true;
         }
-        loop {
-            let layout = lock(&self.layout);
-            let Some(frame) = self.table.get(page) else { return };
-            let word = core.arena.word(frame);
-            if word.take_dirty() {
-                let start = (frame as usize) << shift;
-                core.arena.zero_taken(frame, start + used..start + page_size as usize);
-                core.digests.clear(frame);
-                if word.put_back() {
-                    core.tell_guard(Mail::Opening(frame));
-                }
-                core.arena.parking.wake(frame, 1);
-                return;
-            }
-            drop(layout);
-            match word.phase() {
-                Phase::Open => {
-                    // Closed by holding it; if that fails, the next turn tries again.
-                    let held = crate::hold::hold_pages(core, self, page..page + 1);
-                    held.into_iter().for_each(|frames| frames.each(|frame| core.release(frame)));
-                }
-                // Never read in; what will be has zeros there.
-                Phase::Error => return,
-                _ => std::thread::sleep(std::time::Duration::from_micros(100)),
-            }
+        // If it is clean it is read in again, with zeros there. Its holders keep what they have.
+        self.drop_pages(core, |other, dirty| other == page && !dirty);
+        if self.table.get(page).is_some_and(|frame| core.arena.word(frame).phase() == Phase::Open) {
+            // Closed by holding it; if that fails, the next attempt does it.
+            let held = crate::hold::hold_pages(core, self, page..page + 1);
+            held.into_iter().for_each(|frames| frames.each(|frame| core.release(frame)));
         }
+        let _layout = lock(&self.layout);
+        let Some(frame) = self.table.get(page) else { return true };
+        let word = core.arena.word(frame);
+        // Never read in: what will be has zeros there.
+        if matches!(word.phase(), Phase::Error) {
+            return true;
+        }
+        if !word.take_dirty() {
+            return false;
+        }
+        let start = (frame as usize) << shift;
+        core.arena.zero_taken(frame, start + used..start + page_size as usize);
+        core.digests.clear(frame);
+        if word.put_back() {
+            core.tell_guard(Mail::Opening(frame));
+        }
+        core.arena.parking.wake(frame, 1);
+        true
     }
 
     /// Takes pages out of the file: those of which `gone(page, dirty)`. What is held stays as it is until it is released,
@@ -178,6 +183,8 @@ impl FileCore {
             core.dirt.less(1);
         }
         count(&core.counters.dropped, 1);
+        // Told before the page can cache something else.
+        core.tell_guard(Mail::Retry(frame));
         let word = core.arena.word(frame);
         if held {
             let released = word.detach();
@@ -189,7 +196,6 @@ impl FileCore {
             let _nobody_waits_for_what_no_view_shows = word.emptied();
             core.arena.buddy().free(frame);
         }
-        core.tell_guard(Mail::Retry(frame));
     }
 }
 
@@ -198,8 +204,8 @@ impl Core {
     pub(crate) fn let_go(&self, view: &ViewMap) {
         for frame in view.no_longer_kept() {
             self.digests.clear(frame);
-            self.release(frame);
             self.tell_guard(Mail::Retry(frame));
+            self.release(frame);
         }
     }
 }
@@ -209,3 +215,6 @@ fn give_back(core: &Core, frame: u32) {
         core.tell_guard(Mail::Opening(frame));
     }
 }
+
+/// Between two looks at a page that is held.
+const PAUSE: std::time::Duration = std::time::Duration::from_micros(100);

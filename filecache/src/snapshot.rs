@@ -67,6 +67,12 @@ impl Core {
         }
     }
 
+    /// The cache ends, and with it every writer's wait.
+    pub(crate) fn end_copies(&self) {
+        let copies = std::mem::take(&mut *lock(&self.snapshots.0));
+        copies.into_values().for_each(|copy| self.release(copy));
+    }
+
     /// The page that `copy` is a copy of, as long as the file shows the copy.
     pub(crate) fn original_of(&self, copy: u32) -> Option<u32> {
         let snapshots = lock(&self.snapshots.0);

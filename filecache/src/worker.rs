@@ -41,6 +41,13 @@ impl Wanted {
         self.bell.notify_all();
     }
 
+    /// Forgets the touches that nobody has served.
+    pub(crate) fn clear(&self) {
+        let touches = std::mem::take(&mut lock(&self.queue).touches);
+        // Without the lock: the last of a view may go with them.
+        drop(touches);
+    }
+
     /// The next touch; `None` at the end.
     fn next(&self) -> Option<(Arc<ViewMap>, u64)> {
         let mut queue = lock(&self.queue);

@@ -57,8 +57,9 @@ fn what_was_stored_behind_the_end_does_not_come_back() {
 }
 
 #[test]
-fn growing_waits_for_holds_of_the_last_page() {
+fn growing_waits_for_holds_of_a_last_page_with_stores() {
     let (disk, _cache, file) = opened(5000);
+    file.view().unwrap().write_at(4999, b"x").unwrap();
     let hold = file.hold(4990..5000).unwrap();
     let held: Vec<u8> = hold.chunks().flatten().copied().collect();
     std::thread::scope(|scope| {
@@ -72,8 +73,21 @@ fn growing_waits_for_holds_of_the_last_page() {
         grower.join().unwrap();
     });
     let mut expected = pattern(5000);
+    expected[4999] = b'x';
     expected.resize(9000, 0);
     is(&file, &disk, &expected);
+}
+
+#[test]
+fn growing_does_not_wait_for_holds_of_what_nobody_wrote() {
+    let (disk, _cache, file) = opened(5000);
+    let hold = file.hold(4990..5000).unwrap();
+    let held: Vec<u8> = hold.chunks().flatten().copied().collect();
+    file.set_len(9000).unwrap();
+    let mut expected = pattern(5000);
+    expected.resize(9000, 0);
+    is(&file, &disk, &expected);
+    assert!(hold.chunks().flatten().eq(&held), "held bytes changed");
 }
 
 #[test]

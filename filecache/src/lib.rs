@@ -13,12 +13,12 @@
 //! # }
 //! ```
 //!
-//! - [`Cache`]: the memory, and the thread that guards it;
-//! - [`CachedFile`]: an open file; [`CachedFile::hold`] gives a [`Hold`];
+//! - [`Cache`]: the memory, and the threads that fill it, write it back and guard it;
+//! - [`CachedFile`]: an open file; [`CachedFile::hold`] gives a [`Hold`], [`CachedFile::sync`] brings stores to the disk;
 //! - [`Hold`]: bytes that nobody can change while the value lives; a [`Payload`](stillwire_dma::Payload) for a NIC;
-//! - [`View`]: where writers write; a store into a held page waits.
-//! - [`Cache::serve`] and [`attach::attach`]: the same for writers in other processes;
-//! - [`DirectFile`]: a file that is sent from where the kernel caches it, if there is something that keeps it still.
+//! - [`View`]: where writers write; a store into a held page waits;
+//! - [`Cache::serve`] and [`attach`]: the same for writers in other processes;
+//! - [`DirectFile`]: files that are sent without a cache, where something else keeps them still.
 //!
 //! What it costs is in `page.rs`: an atomic addition to hold a page, one to release it, and no system call while nobody
 //! writes. How a writer is made to wait is in `guard.rs`, and what a view is in `view.rs`.

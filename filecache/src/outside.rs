@@ -34,17 +34,17 @@ impl FileCore {
 
     /// Somebody has changed the file.
     fn changed(self: &Arc<Self>, core: &Arc<Core>, what: Change, now: &Stamp) {
-        let (clean, before) = (self.is_clean(), self.len());
+        let (mut clean, before) = (self.is_clean(), self.len());
         // Who has a deleted file open still has its bytes.
         if what != Change::Deleted {
             // With stores that are only here, the length stays too until somebody decides.
-            self.drop_all_but(core, if clean { now.len } else { before }, |_, dirty| !dirty);
+            // (A store that came before its page was dropped has kept it. One that came after is in what is new.)
+            clean &= !self.drop_all_but(core, if clean { now.len } else { before }, |_, dirty| !dirty);
             if now.len > before {
                 self.unpoison(core, before >> core.arena.page_shift());
             }
         }
-        // Looked at again: a store that came before its page was dropped has kept it.
-        if !clean || !self.is_clean() {
+        if !clean {
             lock(&self.outside).conflict = Some(what.name());
             count(&core.counters.conflicts, 1);
         }
@@ -68,16 +68,17 @@ impl FileCore {
     }
 
     /// Drops the pages of which `gone(page, dirty)`, and the file has `len` bytes from then on. What is read in must not be
-    /// of one length and shown with another: a last page ends in zeros.
-    fn drop_all_but(self: &Arc<Self>, core: &Arc<Core>, len: u64, gone: impl Fn(u64, bool) -> bool) {
+    /// of one length and shown with another: a last page ends in zeros. Whether a dirty page was left.
+    fn drop_all_but(self: &Arc<Self>, core: &Arc<Core>, len: u64, gone: impl Fn(u64, bool) -> bool) -> bool {
         if len <= self.len() {
             self.has_len(len);
             return self.drop_pages(core, gone);
         }
         // Reads that are under way are waited for, and new ones begin with the new length.
         let _growing = lock(&self.growing);
-        self.drop_pages(core, gone);
+        let left = self.drop_pages(core, gone);
         self.has_len(len);
+        left
     }
 
     /// Ends a conflict by letting the next write-back win.

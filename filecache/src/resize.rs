@@ -99,21 +99,24 @@ impl FileCore {
     }
 
     /// Takes pages out of the file: those of which `gone(page, dirty)`. What is held stays as it is until it is released,
-    /// and then is free. The caller has the file's `io` locked.
-    pub(crate) fn drop_pages(self: &Arc<Self>, core: &Arc<Core>, gone: impl Fn(u64, bool) -> bool) {
+    /// and then is free. Whether a dirty page was left. The caller has the file's `io` locked.
+    pub(crate) fn drop_pages(self: &Arc<Self>, core: &Arc<Core>, gone: impl Fn(u64, bool) -> bool) -> bool {
+        let mut left = false;
         for folio in core.residents.of_file(self) {
             let pages = folio.first..folio.first + u64::from(folio.pages());
             if pages.clone().any(|page| gone(page, false) || gone(page, true)) {
-                self.drop_of_folio(core, &folio, &gone);
+                left |= self.drop_of_folio(core, &folio, &gone);
             }
         }
+        left
     }
 
-    fn drop_of_folio(self: &Arc<Self>, core: &Arc<Core>, folio: &Folio, gone: &impl Fn(u64, bool) -> bool) {
+    fn drop_of_folio(self: &Arc<Self>, core: &Arc<Core>, folio: &Folio, gone: &impl Fn(u64, bool) -> bool) -> bool {
         let _layout = lock(&self.layout);
         if !core.residents.remove(folio) {
-            return;
+            return false;
         }
+        let mut left = false;
         let pages = folio.first..folio.first + u64::from(folio.pages());
         // First held, so that no store comes between the decision and its execution.
         let held: Vec<bool> =
@@ -126,7 +129,8 @@ impl FileCore {
         core.arena.buddy().split(folio.frame);
         for ((page, frame), held) in pages.zip(folio.frames()).zip(held) {
             let word = core.arena.word(frame);
-            if gone(page, word.is_dirty()) {
+            let dirty = word.is_dirty();
+            if gone(page, dirty) {
                 for view in stuck.iter().filter(|view| held && view.is_laid(page)) {
                     // It is held already, so this one counts too, whoever waits.
                     let _ = word.hold();
@@ -135,6 +139,7 @@ impl FileCore {
                 self.drop_page(core, page, frame, held);
                 continue;
             }
+            left |= dirty;
             core.residents.insert(Folio { file: self.clone(), first: page, frame, order: 0 });
             if held {
                 core.release(frame);
@@ -143,6 +148,7 @@ impl FileCore {
             }
         }
         core.arena.parking.wake(folio.frame, folio.pages());
+        left
     }
 
     /// Holds a page for the one purpose of taking it out of its file. `false`: it could not be read, and is taken instead.

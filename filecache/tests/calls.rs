@@ -20,7 +20,6 @@ fn mark(text: &str) {
 
 /// The child: holds, digests and releases in a steady loop, with or without a writer of the same pages.
 #[test]
-#[ignore = "run by the tests below, under strace"]
 fn child_that_sends() {
     let Ok(mode) = std::env::var("STILLWIRE_CALLS") else { return };
     let (cache, file, _) = cached(PAGES * PAGE);
@@ -70,7 +69,7 @@ fn traced(mode: &str) -> Option<Calls> {
     let log = folder.path().join("calls");
     let mut strace = Command::new("strace");
     strace.args(["-f", "-s", "64", "-o"]).arg(&log).arg(std::env::current_exe().unwrap());
-    strace.args(["--exact", "child_that_sends", "--ignored", "--nocapture"]).env("STILLWIRE_CALLS", mode);
+    strace.args(["--exact", "child_that_sends", "--include-ignored", "--nocapture"]).env("STILLWIRE_CALLS", mode);
     let why = match strace.stdin(Stdio::null()).output() {
         Err(error) => format!("strace does not start: {error}; `apt-get install strace`"),
         Ok(output) => {

@@ -22,7 +22,6 @@ fn record(number: u64) -> Vec<u8> {
 
 /// The child: stores numbered records without end, syncs now and then, and says what was acknowledged.
 #[test]
-#[ignore = "run by the test below, in a process that is killed"]
 fn child_that_writes_until_it_is_killed() {
     let Ok(path) = std::env::var("STILLWIRE_CRASH_FILE") else { return };
     let direct_io = std::env::var_os("STILLWIRE_CRASH_DIRECT").is_some();
@@ -59,7 +58,7 @@ impl Drop for Killed {
 
 fn start(path: &Path, direct_io: bool) -> Killed {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "child_that_writes_until_it_is_killed", "--ignored", "--nocapture"]);
+    command.args(["--exact", "child_that_writes_until_it_is_killed", "--include-ignored", "--nocapture"]);
     command.env("STILLWIRE_CRASH_FILE", path).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     if direct_io {
         command.env("STILLWIRE_CRASH_DIRECT", "1");

@@ -38,7 +38,7 @@ fn on_disk(bytes: &[u8]) -> Option<NamedTempFile> {
     match kind_once_closed(file.path()) {
         Ok(DirectKind::Leased) => Some(file),
         other => {
-            println!("skipped: {}: {other:?}", env!("CARGO_TARGET_TMPDIR"));
+            skip("leased direct files", &format!("{}: {other:?}", env!("CARGO_TARGET_TMPDIR")));
             None
         }
     }
@@ -147,7 +147,7 @@ fn seals_that_leave_a_way_in_are_not_enough() {
 #[test]
 fn files_in_memory_are_for_write_protection() {
     let Ok(file) = NamedTempFile::new_in("/dev/shm") else {
-        println!("skipped: no tmpfs at /dev/shm");
+        skip("direct files on tmpfs", "no tmpfs at /dev/shm");
         return;
     };
     assert_eq!(DirectKind::of(file.path()).unwrap(), DirectKind::WriteProtect);
@@ -210,7 +210,7 @@ fn writers_of_a_memfd_wait() {
 fn writers_of_a_file_on_tmpfs_wait() {
     match tempfile::tempfile_in("/dev/shm") {
         Ok(file) => writers_of_a_file_in_memory_wait(&file, PAGE),
-        Err(error) => println!("skipped: no tmpfs at /dev/shm: {error}"),
+        Err(error) => skip("direct files on tmpfs", &format!("no tmpfs at /dev/shm: {error}")),
     }
 }
 
@@ -222,7 +222,7 @@ fn writers_of_huge_pages_wait() {
     let free = std::fs::read_to_string("/proc/meminfo").unwrap();
     let free = free.lines().find_map(|line| line.strip_prefix("HugePages_Free:")?.trim().parse().ok()).unwrap_or(0);
     if free < 2 {
-        println!("skipped: no free huge pages; echo 2 > /proc/sys/vm/nr_hugepages");
+        skip("writers of a direct file on huge pages", "no free huge pages; echo 2 > /proc/sys/vm/nr_hugepages");
         return;
     }
     file.set_len(2 * page as u64).unwrap();
@@ -265,7 +265,10 @@ impl<'a> Flag<'a> {
             rustix::fs::ioctl_setflags(file, flags | IFlags::IMMUTABLE)?;
             Ok(Self(file))
         });
-        set.map_err(|error| println!("skipped: the immutable flag can not be set here: {error}")).ok()
+        set.map_err(|error| {
+            skip("an immutable direct file", &format!("the immutable flag can not be set here: {error}"))
+        })
+        .ok()
     }
 }
 
@@ -311,7 +314,7 @@ fn a_read_only_superblock_is_enough_and_a_read_only_bind_mount_is_not() {
     let mounts = std::thread::spawn(|| {
         // SAFETY: a mount namespace of its own takes nothing from other threads; descriptors stay shared.
         if let Err(error) = unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) } {
-            println!("skipped: mounting needs root: {error}");
+            skip("direct files of a read-only file system", &format!("mounting needs root: {error}"));
             return;
         }
         let folder = tempfile::tempdir().unwrap();
@@ -319,7 +322,7 @@ fn a_read_only_superblock_is_enough_and_a_read_only_bind_mount_is_not() {
             "set -e; cd \"$1\"; mount --make-rprivate /; mkdir a b; mount -t tmpfs none a; printf still > a/file
             mount --bind a b; mount -o remount,bind,ro b";
         if !writer(script, folder.path()).wait().unwrap().success() {
-            println!("skipped: no mounts can be made here");
+            skip("direct files of a read-only file system", "no mounts can be made here");
             return;
         }
         assert_eq!(DirectKind::of(folder.path().join("b/file")).unwrap(), DirectKind::WriteProtect);
@@ -451,7 +454,7 @@ fn a_file_that_is_cut_short_past_the_lease_is_an_error() {
     let hold = file.hold(0..file.len()).unwrap();
     let past = OpenOptions::new().read(true).custom_flags(libc::O_TRUNC).open(disk.path());
     if past.is_err() || disk.as_file().metadata().unwrap().len() > 0 {
-        println!("skipped: this kernel closed the gap");
+        skip("the gap in leases", "this kernel closed the gap");
         return;
     }
     assert!(matches!(hold.read_at(0, &mut [0; 10]), Err(Error::Changed { found: 0, .. })));

@@ -33,11 +33,11 @@ fn a_hold_that_outlasts_the_lease_is_reported() {
     let path = folder.path().join("file");
     std::fs::write(&path, pattern(PAGE)).unwrap();
     if !matches!(DirectKind::of(&path), Ok(DirectKind::Leased)) {
-        println!("skipped: {} has no leases", env!("CARGO_TARGET_TMPDIR"));
+        skip("a lease that is outlasted", &format!("{} has no leases", env!("CARGO_TARGET_TMPDIR")));
         return;
     }
     let Some(short) = Short::set() else {
-        println!("skipped: {SETTING} can only be changed by root");
+        skip("a lease that is outlasted", &format!("{SETTING} can only be changed by root"));
         return;
     };
     let file = DirectFile::open(&path, None, DirectConfig::default()).unwrap();

@@ -149,7 +149,7 @@ fn permissions_are_told_apart() {
     mode(0o600);
     let secret = as_nobody(|| cache.open(disk.path()).err());
     if secret.is_none() {
-        println!("skipped: this user may not become another, or owns every file");
+        skip("permissions, told apart", "this user may not become another, or owns every file");
         return;
     }
     assert!(matches!(secret, Some(Error::NotPermitted { .. })), "{secret:?}");

@@ -152,7 +152,7 @@ fn two_writers_of_one_page_both_go_on() {
 fn a_store_by_the_kernel_waits_too() {
     let (cache, file, bytes) = cached(4 * PAGE);
     if let Some(notice) = cache.notices().iter().find(|notice| notice.contains("EFAULT")) {
-        println!("skipped: {notice}");
+        skip("a store by the kernel into a held page", notice);
         return;
     }
     let view = file.view().unwrap();

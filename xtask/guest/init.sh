@@ -27,12 +27,11 @@ check() {
     cat /tmp/output >/dev/ttyS0
 }
 
-# Waits until a command succeeds; about $1 seconds.
+# Waits until a command succeeds; $1 seconds.
 within() {
-    turns=$(($1 * 5)); shift
+    end=$(($(cut -d. -f1 /proc/uptime) + $1)); shift
     until "$@" >/dev/null 2>&1; do
-        turns=$((turns - 1))
-        if [ $turns -le 0 ]; then echo "not within its time: $*"; return 1; fi
+        if [ "$(cut -d. -f1 /proc/uptime)" -ge $end ]; then echo "not within its time: $*"; return 1; fi
         usleep 200000
     done
 }

@@ -108,7 +108,10 @@ fn give(paths: &Paths, address: &str) -> Result<(), String> {
             paths.write(&device.join("driver/unbind"), address)?;
         }
         None => {
-            remember(paths, address, "")?;
+            // A note of an earlier `bind` that failed half way knows better.
+            if !paths.note(address).exists() {
+                remember(paths, address, "")?;
+            }
             paths.write(&device.join("driver_override"), "vfio-pci")?;
         }
     }
@@ -249,6 +252,10 @@ mod tests {
         assert_eq!(read(paths.device(NIC).join("driver_override")), "vfio-pci\n");
         assert_eq!(read(paths.bus.join("drivers/ixgbe/unbind")), "0000:03:00.0\n");
         assert_eq!(read(paths.bus.join("drivers_probe")), "0000:03:00.0\n");
+        assert_eq!(read(paths.note(NIC)), "ixgbe");
+        // Asked again when it has neither driver: the first note stands.
+        fs::remove_file(paths.device(NIC).join("driver")).unwrap();
+        assert!(bind(&paths, &[NIC.to_owned()]).is_err());
         assert_eq!(read(paths.note(NIC)), "ixgbe");
     }
 

@@ -91,7 +91,8 @@ impl AttachedFile {
     ///
     /// # Errors
     /// [`Error::Answered`]: outside of the file, or the cache can not read it in. [`Error::CacheGone`]: some of the bytes,
-    /// or all, may have been stored in vain.
+    /// or all, may have been stored in vain. A page that is cut off, or dropped and not to be read again, while this waits
+    /// for a hold is a SIGBUS; only a [`View`](crate::View) tells that by an error.
     pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         self.parts(offset, bytes.len(), |at, part| {
             // SAFETY: `parts` says that the range is inside of the view, which is mapped for writing as long as `self`
@@ -117,7 +118,7 @@ impl AttachedFile {
         self.shared.ask(|call| Message::Sync { call })
     }
 
-    /// Has a range laid a part at a time, so that what fails is an error and no signal, and gives each part to `copy`: where
+    /// Has a range laid a part at a time, so that what fails beforehand is an error and no signal, and gives each part to `copy`: where
     /// it is in the view, and which bytes it is of.
     fn parts(&self, offset: u64, len: usize, mut copy: impl FnMut(usize, std::ops::Range<usize>)) -> Result<()> {
         let shared = &*self.shared;

@@ -147,7 +147,8 @@ const NAMESPACE: &str = "STILLWIRE_NAMESPACE";
 fn prove(target: &Path, cache: &Path, flags: &Flags) -> Result<ExitCode, Trouble> {
     let installed = Qemu::installed().map_err(Trouble::Failed)?;
     let tree = apt::tree(cache, installed.is_none()).map_err(Trouble::CannotBeHad)?;
-    let folder = target.join("qemu-run");
+    // A shell that is left open must not lose its folder to a proof.
+    let folder = target.join(if flags.shell { "qemu-shell" } else { "qemu-run" });
     // A result of an earlier run must not be taken for one of this.
     let _ = std::fs::remove_dir_all(&folder);
     // Sockets are named relative to it: a socket's path may have 107 bytes, and a folder's has as many as it likes.

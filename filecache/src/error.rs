@@ -1,6 +1,8 @@
 //! Everything that can go wrong between a file and its held pages.
 
+use std::fs::Metadata;
 use std::io;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -255,6 +257,20 @@ pub enum Error {
 }
 
 impl Error {
+    /// Refuses what is not a regular file.
+    pub(crate) fn unless_regular(path: &Path, found: &Metadata) -> Result<()> {
+        let kind = match found.file_type() {
+            found if found.is_file() => return Ok(()),
+            found if found.is_dir() => "directory",
+            found if found.is_fifo() => "FIFO",
+            found if found.is_socket() => "socket",
+            found if found.is_char_device() => "character device",
+            found if found.is_block_device() => "block device",
+            _ => "file of another kind",
+        };
+        Err(Self::NotRegular { path: path.to_path_buf(), kind })
+    }
+
     /// The kernel's answer to looking at or opening `path`.
     pub(crate) fn opening(path: &Path, what: &'static str, source: io::Error) -> Self {
         let path = path.to_path_buf();

@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
@@ -25,6 +26,7 @@ use rustix::mm::{Advice, MapFlags, MremapFlags, ProtFlags, madvise, mmap, mmap_a
 use crate::core::lock;
 use crate::file::FileCore;
 use crate::uffd::{Heard, Listen, Uffd};
+use crate::{Error, Result};
 
 /// Address space for a view. Unmapped by [`unmap`](Self::unmap), or by nobody: it does not know its users.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +52,19 @@ impl Reserve {
                 Err(error)
             }
         }
+    }
+
+    /// Takes address space for a view of the file at `path`, and tells how many pages it is of: `most`, or `least` where a
+    /// machine counts address space as memory (vm.overcommit_memory=2) and does not grant that.
+    pub(crate) fn for_view(path: &Path, uffd: &Uffd, shift: u32, least: u64, most: u64) -> Result<(Self, u64)> {
+        let of = |pages: u64| Self::new(uffd, (pages as usize) << shift, 1 << shift).map(|reserve| (reserve, pages));
+        of(most).or_else(|_| of(least)).map_err(|source| Error::View {
+            path: path.to_path_buf(),
+            what: "reserving address space",
+            bytes: (least as usize) << shift,
+            source,
+            hint: "; sysctl vm.overcommit_memory or a limit on address space may be too strict",
+        })
     }
 
     /// Gives the address space back, with all that is laid over it.

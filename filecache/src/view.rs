@@ -155,18 +155,8 @@ impl View {
 /// Address space for a view of `file`, with room for it to grow.
 fn new_map(core: &Arc<Core>, file: &Arc<FileCore>) -> Result<Arc<ViewMap>> {
     let shift = core.arena.page_shift();
-    // A machine that counts address space as memory (vm.overcommit_memory=2) may grant the file's length only.
     let (least, most) = (file.pages().max(1), (file.pages() * 2).max((GROWTH >> shift) as u64));
-    let reserve = Reserve::new(&core.uffd, (most as usize) << shift, core.arena.page_size())
-        .map(|reserve| (reserve, most))
-        .or_else(|_| Ok((Reserve::new(&core.uffd, (least as usize) << shift, core.arena.page_size())?, least)));
-    let (reserve, capacity) = reserve.map_err(|source: io::Error| Error::View {
-        path: file.path().to_path_buf(),
-        what: "reserving address space",
-        bytes: (least as usize) << shift,
-        source,
-        hint: "; sysctl vm.overcommit_memory or a limit on address space may be too strict",
-    })?;
+    let (reserve, capacity) = Reserve::for_view(file.path(), &core.uffd, shift, least, most)?;
     let seat = Box::new(Local { core: core.clone(), reserve });
     let map = Arc::new(ViewMap::new(file.clone(), core.uffd.clone(), reserve.base, capacity, shift, seat));
     add_view(core, &map);

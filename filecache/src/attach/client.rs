@@ -241,7 +241,7 @@ impl Shared {
         let page_shift = Some(page_shift as u32).filter(|_| sane).ok_or_else(strange)?;
         let uffd = Uffd::open()?;
         let least = len.div_ceil(1 << page_shift).clamp(1, capacity);
-        let (reserve, capacity) = reserve(&path, &uffd, page_shift, least, capacity)?;
+        let (reserve, capacity) = Reserve::for_view(&path, &uffd, page_shift, least, capacity)?;
         let ready = Message::Ready { base: reserve.base as u64, capacity, kernel_stores: uffd.hears_kernel_stores() };
         // When it can not be sent, no answer comes.
         let _ = send(&socket, &ready, Some(uffd.as_fd()), true);
@@ -369,18 +369,6 @@ impl Shared {
     fn error(&self, what: &'static str, source: io::Error) -> Error {
         Error::Door { socket: self.socket_path.clone(), what, source, hint: "" }
     }
-}
-
-/// Address space for a view, and how many pages it is of: `most`, or if the machine does not grant that, `least`.
-fn reserve(path: &Path, uffd: &Uffd, shift: u32, least: u64, most: u64) -> Result<(Reserve, u64)> {
-    let of = |pages: u64| Reserve::new(uffd, (pages as usize) << shift, 1 << shift).map(|reserve| (reserve, pages));
-    of(most).or_else(|_| of(least)).map_err(|source| Error::View {
-        path: path.to_path_buf(),
-        what: "reserving address space",
-        bytes: (least as usize) << shift,
-        source,
-        hint: "; sysctl vm.overcommit_memory or a limit on address space may be too strict",
-    })
 }
 
 /// Bytes that are laid and copied before more are laid.

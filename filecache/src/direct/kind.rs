@@ -12,10 +12,10 @@
 //! A mapped file that is cut short takes its pages away (SIGBUS). Under a seal, verity, the flag or a read-only superblock
 //! that can not happen: `F_SEAL_SHRINK`, and the same check that refuses to open for writing refuses to truncate.
 
-use std::fs::{File, FileType, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, SealFlags, StatxAttributes, StatxFlags};
@@ -54,25 +54,11 @@ impl DirectKind {
 /// Opens for reading what is a regular file, and nothing else: opening a device or a FIFO can have effects.
 pub(super) fn open(path: &Path) -> Result<File> {
     let found = std::fs::metadata(path).map_err(|source| Error::opening(path, "stat", source))?;
-    regular(path, found.file_type())?;
+    Error::unless_regular(path, &found)?;
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
     let file = file.map_err(|source| Error::opening(path, "open", source))?;
-    regular(path, file.metadata().map_err(|source| Error::opening(path, "fstat", source))?.file_type())?;
+    Error::unless_regular(path, &file.metadata().map_err(|source| Error::opening(path, "fstat", source))?)?;
     Ok(file)
-}
-
-/// Refuses what is not a regular file.
-pub(super) fn regular(path: &Path, found: FileType) -> Result<()> {
-    let kind = match found {
-        found if found.is_file() => return Ok(()),
-        found if found.is_dir() => "directory",
-        found if found.is_fifo() => "FIFO",
-        found if found.is_socket() => "socket",
-        found if found.is_char_device() => "character device",
-        found if found.is_block_device() => "block device",
-        _ => "file of another kind",
-    };
-    Err(Error::NotRegular { path: path.to_path_buf(), kind })
 }
 
 /// The same file by a description of its own, for reading only. (A duplicate would share a lease, and could be one for

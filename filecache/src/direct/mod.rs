@@ -83,7 +83,7 @@ impl DirectFile {
         let link = format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd());
         let path = std::fs::read_link(&link).unwrap_or_else(|_| link.into());
         let given = File::from(fd.as_fd().try_clone_to_owned().map_err(Error::file(&path, "dup"))?);
-        kind::regular(&path, given.metadata().map_err(Error::file(&path, "fstat"))?.file_type())?;
+        Error::unless_regular(&path, &given.metadata().map_err(Error::file(&path, "fstat"))?)?;
         let file =
             kind::open_again(&given).map_err(|source| Error::opening(&path, "opening it again for reading", source))?;
         Self::new(path, file, iommu, config)

@@ -1,9 +1,9 @@
 //! A regular file of the kernel's: one descriptor through its page cache and, where the file system has it, one past it.
 
-use std::fs::{File, FileType, Metadata, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,10 +28,10 @@ impl DiskFile {
     pub(crate) fn open(path: &Path, engine: &Arc<Engine>, direct: bool) -> Result<Self> {
         // Looked at before it is opened: opening a device or a FIFO can have effects.
         let found = std::fs::metadata(path).map_err(|source| Error::opening(path, "stat", source))?;
-        regular(path, &found)?;
+        Error::unless_regular(path, &found)?;
         let (source, writable) = open(path).map_err(|source| Error::opening(path, "open", source))?;
         let found = source.metadata().map_err(|source| Error::opening(path, "fstat", source))?;
-        regular(path, &found)?;
+        Error::unless_regular(path, &found)?;
         wait_when_asked(&source).map_err(|source| Error::opening(path, "fcntl", source))?;
         let direct = if direct { Direct::open(&source, writable) } else { None };
         Ok(Self {
@@ -170,25 +170,6 @@ impl Alignment {
         }
         let unit = self.file.max(PAGE as u64) as usize;
         len - len % unit
-    }
-}
-
-/// Refuses what is not a regular file.
-fn regular(path: &Path, found: &Metadata) -> Result<()> {
-    if found.is_file() {
-        return Ok(());
-    }
-    Err(Error::NotRegular { path: path.to_path_buf(), kind: kind(found.file_type()) })
-}
-
-fn kind(found: FileType) -> &'static str {
-    match found {
-        found if found.is_dir() => "directory",
-        found if found.is_fifo() => "FIFO",
-        found if found.is_socket() => "socket",
-        found if found.is_char_device() => "character device",
-        found if found.is_block_device() => "block device",
-        _ => "file of another kind",
     }
 }
 

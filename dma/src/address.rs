@@ -15,6 +15,7 @@ impl Iova {
     }
 
     /// The address as it is written into a descriptor.
+    #[inline]
     pub const fn get(self) -> u64 {
         self.0
     }
@@ -37,6 +38,7 @@ pub struct Segment {
 
 impl Segment {
     /// The part of this segment that begins `skip` bytes in and is at most `len` bytes long; `None` when nothing is left.
+    #[inline]
     pub fn slice(self, skip: u32, len: u32) -> Option<Segment> {
         let left = self.len.checked_sub(skip)?.min(len);
         (left > 0).then_some(Segment { iova: Iova(self.iova.0 + u64::from(skip)), len: left })
@@ -61,7 +63,7 @@ pub trait Payload {
     ///
     /// # Panics
     /// When `range` reaches past [`len`](Self::len): the caller's mistake.
-    fn segments(&self, range: Range<usize>, each: &mut dyn FnMut(Segment));
+    fn segments(&self, range: Range<usize>, each: impl FnMut(Segment));
 }
 
 /// The payload of a frame that is all header.
@@ -70,7 +72,7 @@ impl Payload for () {
         0
     }
 
-    fn segments(&self, range: Range<usize>, _each: &mut dyn FnMut(Segment)) {
+    fn segments(&self, range: Range<usize>, _each: impl FnMut(Segment)) {
         assert!(range.is_empty(), "() has no bytes, {range:?} was asked for");
     }
 }

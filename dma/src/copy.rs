@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 ///
 /// # Safety
 /// `from..from + to.len()` is mapped readable.
+#[inline]
 pub unsafe fn copy_out(from: *const u8, to: &mut [u8]) {
     let head = from.align_offset(8).min(to.len());
     let (to_head, rest) = to.split_at_mut(head);
@@ -32,6 +33,7 @@ pub unsafe fn copy_out(from: *const u8, to: &mut [u8]) {
 ///
 /// # Safety
 /// `to..to + from.len()` is mapped writable, and no reference to its bytes exists whose owner relies on them.
+#[inline]
 pub unsafe fn copy_in(from: &[u8], to: *mut u8) {
     let head = to.align_offset(8).min(from.len());
     let (from_head, rest) = from.split_at(head);

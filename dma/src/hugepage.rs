@@ -8,11 +8,11 @@ use std::ptr::NonNull;
 use crate::meminfo;
 
 /// A boxed slice on huge pages where the system has some free, else on the heap.
-pub struct HugeArray<T>(Storage<T>);
-
-enum Storage<T> {
-    Huge { first: NonNull<T>, len: usize, layout: Layout },
-    Heap(Box<[T]>),
+pub struct HugeArray<T> {
+    first: NonNull<T>,
+    len: usize,
+    /// What was asked of `hugepage-rs`; `None` for a box's memory.
+    huge: Option<Layout>,
 }
 
 impl<T> HugeArray<T> {
@@ -31,15 +31,19 @@ impl<T> HugeArray<T> {
                     built.len += 1;
                 }
                 std::mem::forget(built);
-                Self(Storage::Huge { first, len, layout })
+                Self { first, len, huge: Some(layout) }
             }
-            None => Self(Storage::Heap((0..len).map(make).collect())),
+            None => {
+                let values: Box<[T]> = (0..len).map(make).collect();
+                let values = NonNull::from(Box::leak(values));
+                Self { first: values.cast(), len, huge: None }
+            }
         }
     }
 
     /// Whether the values are on huge pages.
     pub fn is_huge(&self) -> bool {
-        matches!(self.0, Storage::Huge { .. })
+        self.huge.is_some()
     }
 
     fn reserve(len: usize) -> Option<(NonNull<T>, Layout)> {
@@ -73,30 +77,32 @@ impl<T> Drop for Built<T> {
 
 impl<T> Drop for HugeArray<T> {
     fn drop(&mut self) {
-        if let Storage::Huge { first, len, layout } = self.0 {
-            drop(Built { first, len, layout });
+        match self.huge {
+            Some(layout) => drop(Built { first: self.first, len: self.len, layout }),
+            None => {
+                let values = std::ptr::slice_from_raw_parts_mut(self.first.as_ptr(), self.len);
+                // SAFETY: `from_fn` leaked a box of `len` values at `first`; this is the only place that takes it back.
+                drop(unsafe { Box::from_raw(values) });
+            }
         }
     }
 }
 
 impl<T> Deref for HugeArray<T> {
     type Target = [T];
+
+    #[inline]
     fn deref(&self) -> &[T] {
-        match &self.0 {
-            // SAFETY: `from_fn` wrote `len` values at `first`; they live until drop, and `&self` borrows them.
-            Storage::Huge { first, len, .. } => unsafe { std::slice::from_raw_parts(first.as_ptr(), *len) },
-            Storage::Heap(values) => values,
-        }
+        // SAFETY: `from_fn` wrote `len` values at `first`; they live until drop, and `&self` borrows them.
+        unsafe { std::slice::from_raw_parts(self.first.as_ptr(), self.len) }
     }
 }
 
 impl<T> DerefMut for HugeArray<T> {
+    #[inline]
     fn deref_mut(&mut self) -> &mut [T] {
-        match &mut self.0 {
-            // SAFETY: as in `deref`; `&mut self` makes the borrow the only one.
-            Storage::Huge { first, len, .. } => unsafe { std::slice::from_raw_parts_mut(first.as_ptr(), *len) },
-            Storage::Heap(values) => values,
-        }
+        // SAFETY: as in `deref`; `&mut self` makes the borrow the only one.
+        unsafe { std::slice::from_raw_parts_mut(self.first.as_ptr(), self.len) }
     }
 }
 

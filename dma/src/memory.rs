@@ -139,6 +139,7 @@ impl SharedMemory {
     }
 
     /// Length, bytes: a multiple of [`page_size`](Self::page_size).
+    #[inline]
     pub fn len(&self) -> usize {
         self.0.pages.len()
     }
@@ -164,6 +165,7 @@ impl SharedMemory {
     }
 
     /// First byte in this process. The device may change the bytes at any time.
+    #[inline]
     pub fn as_ptr(&self) -> *mut u8 {
         self.0.pages.as_mut_ptr()
     }
@@ -191,6 +193,7 @@ impl SharedMemory {
     ///
     /// # Panics
     /// When the range is not inside the region.
+    #[inline]
     pub fn read_at(&self, offset: usize, bytes: &mut [u8]) {
         let from = self.range(offset, bytes.len());
         // SAFETY: `range` proved `from..from + bytes.len()` to lie in the mapping, which is readable and lives as long

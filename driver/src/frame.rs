@@ -18,23 +18,27 @@ pub struct Frame<'a, T> {
 impl<'a, T: Payload> Frame<'a, T> {
     /// A frame that is `header` and nothing more: at least an Ethernet header, at most
     /// [`Capabilities::header_len`](crate::Capabilities::header_len) bytes.
+    #[inline]
     pub fn new(header: &'a [u8]) -> Self {
         Self { header, offload: None, payload: None }
     }
 
     /// Lets the NIC compute checksums.
+    #[inline]
     pub fn offload(mut self, offload: Offload) -> Self {
         self.offload = Some(offload);
         self
     }
 
     /// Appends all bytes of `payload`.
+    #[inline]
     pub fn payload(mut self, payload: T) -> Self {
         self.payload = Some(payload);
         self
     }
 
     /// Takes the frame apart: a frame that came back because the ring was full.
+    #[inline]
     pub fn into_payload(self) -> Option<T> {
         self.payload
     }
@@ -82,6 +86,7 @@ pub struct RxFrame<'a> {
 
 impl RxFrame<'_> {
     /// Length without the frame check sequence, bytes.
+    #[inline]
     pub fn len(&self) -> usize {
         self.pieces.iter().map(|(_, len)| len).sum()
     }
@@ -92,18 +97,30 @@ impl RxFrame<'_> {
     }
 
     /// What the NIC says of the checksums.
+    #[inline]
     pub fn checksum(&self) -> ChecksumStatus {
         self.checksum
+    }
+
+    /// Copies the frame's bytes from `offset` on into `bytes`; returns how many there were, fewer than asked at its end.
+    #[inline]
+    pub fn read_at(&self, offset: usize, bytes: &mut [u8]) -> usize {
+        let (mut skip, mut done) = (offset, 0);
+        for &(start, len) in self.pieces {
+            let part = len.saturating_sub(skip).min(bytes.len() - done);
+            if part > 0 {
+                self.memory.read_at(start + skip, &mut bytes[done..done + part]);
+                done += part;
+            }
+            skip = skip.saturating_sub(len);
+        }
+        done
     }
 
     /// Replaces `bytes` by the frame.
     pub fn copy_to(&self, bytes: &mut Vec<u8>) {
         bytes.clear();
         bytes.resize(self.len(), 0);
-        let mut at = 0;
-        for &(offset, len) in self.pieces {
-            self.memory.read_at(offset, &mut bytes[at..at + len]);
-            at += len;
-        }
+        self.read_at(0, bytes);
     }
 }

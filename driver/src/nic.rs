@@ -235,12 +235,14 @@ impl<T: Payload> TxQueue<T> {
     ///
     /// # Errors
     /// [`Error::Frame`] for what the device cannot send; the payload is dropped then, for the device never saw it.
+    #[inline]
     pub fn post<'a>(&mut self, frame: Frame<'a, T>) -> Result<Posted<'a, T>> {
         self.0.post(frame)
     }
 
     /// Begins to cut one payload into several frames. The ring keeps `payload` until the last of them is done:
     /// completions come in ring order, so a hold over a long run costs the same as one over a frame.
+    #[inline]
     pub fn run(&mut self, payload: T) -> Run<'_, T> {
         Run { queue: &mut self.0, payload: Some(payload), last: None }
     }
@@ -292,6 +294,7 @@ pub struct Run<'q, T> {
 
 impl<T: Payload> Run<'_, T> {
     /// The payload.
+    #[inline]
     pub fn payload(&self) -> &T {
         self.payload.as_ref().expect("there until the run ends")
     }
@@ -300,6 +303,7 @@ impl<T: Payload> Run<'_, T> {
     ///
     /// # Errors
     /// As [`TxQueue::post`].
+    #[inline]
     pub fn post(&mut self, header: &[u8], offload: Option<Offload>, range: std::ops::Range<usize>) -> Result<bool> {
         let posted = self.queue.post_range(header, offload, self.payload.as_ref(), range)?;
         self.last = posted.or(self.last);
@@ -308,6 +312,7 @@ impl<T: Payload> Run<'_, T> {
 }
 
 impl<T> Drop for Run<'_, T> {
+    #[inline]
     fn drop(&mut self) {
         // With no frame posted the device knows nothing of the payload: it is simply dropped.
         if let (Some(payload), Some(last)) = (self.payload.take(), self.last) {
@@ -321,6 +326,7 @@ pub struct RxQueue(ixgbe::RxQueue);
 
 impl RxQueue {
     /// Calls `each` with the frames that have arrived, at most `budget`; returns how many there were.
+    #[inline]
     pub fn poll(&mut self, budget: usize, each: impl FnMut(&RxFrame<'_>)) -> usize {
         self.0.poll(budget, each)
     }

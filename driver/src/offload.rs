@@ -52,30 +52,38 @@ impl Offload {
     ///
     /// # Errors
     /// [`Error::Frame`] when the header is too short for the layers named, or the datagram too long for IP.
+    #[inline]
     pub(crate) fn plan(self, header: &[u8], payload_len: usize) -> Result<Patches> {
         let ip_at = usize::from(self.ethernet_len);
         let l4_at = ip_at + usize::from(self.ip_len);
-        let (shortest_ip, l4_len) = (self.ip.shortest(), self.transport.map_or(0, Transport::shortest));
-        if usize::from(self.ethernet_len) < 14 || usize::from(self.ip_len) < shortest_ip {
-            let (what, found, limit) = match self.ethernet_len {
-                0..14 => ("offload: Ethernet header", usize::from(self.ethernet_len), 14),
-                _ => ("offload: IP header", usize::from(self.ip_len), shortest_ip),
-            };
-            return Err(Error::Frame { what, found, limit });
+        let needed = l4_at + self.transport.map_or(0, Transport::shortest);
+        let datagram = (header.len() + payload_len).wrapping_sub(l4_at);
+        let lengths_fit = ip_at >= 14 && usize::from(self.ip_len) >= self.ip.shortest();
+        if !lengths_fit || header.len() < needed || datagram > usize::from(u16::MAX) {
+            return Err(self.refuse(header.len(), datagram));
         }
-        if header.len() < l4_at + l4_len {
-            return Err(Error::Frame { what: "offload: header bytes", found: header.len(), limit: l4_at + l4_len });
-        }
-        let datagram = header.len() - l4_at + payload_len;
-        if datagram > usize::from(u16::MAX) {
-            return Err(Error::Frame { what: "offload: transport length", found: datagram, limit: u16::MAX.into() });
-        }
-        let ip_checksum = (self.ip == Ip::V4).then_some(ip_at + 10);
         let transport = self.transport.map(|transport| {
             let sum = self.ip.pseudo_sum(&header[ip_at..l4_at], transport, datagram as u16);
             (l4_at + transport.checksum_at(), sum)
         });
-        Ok(Patches { ip_checksum, transport })
+        Ok(Patches { ip_checksum: (self.ip == Ip::V4).then_some(ip_at + 10), transport })
+    }
+
+    /// What is wrong with a header of so many bytes, or with the length of its datagram.
+    #[cold]
+    fn refuse(self, header: usize, datagram: usize) -> Error {
+        let (ethernet, ip) = (usize::from(self.ethernet_len), usize::from(self.ip_len));
+        let needed = ethernet + ip + self.transport.map_or(0, Transport::shortest);
+        let (what, found, limit) = if ethernet < 14 {
+            ("offload: Ethernet header", ethernet, 14)
+        } else if ip < self.ip.shortest() {
+            ("offload: IP header", ip, self.ip.shortest())
+        } else if header < needed {
+            ("offload: header bytes", header, needed)
+        } else {
+            ("offload: transport length", datagram, u16::MAX.into())
+        };
+        Error::Frame { what, found, limit }
     }
 }
 
@@ -88,15 +96,23 @@ impl Ip {
     }
 
     /// The folded, not inverted sum of the pseudo header (RFC 768, RFC 9293, RFC 8200 8.1). `ip` is the IP header.
+    #[inline]
     fn pseudo_sum(self, ip: &[u8], transport: Transport, l4_len: u16) -> u16 {
-        let addresses = match self {
-            Ip::V4 => &ip[12..20],
-            Ip::V6 => &ip[8..40],
+        // A one's complement sum may be taken in wider words and folded later, and in either byte order (RFC 1071, 2).
+        let quads = |bytes: &[u8]| -> u64 {
+            let (quads, _) = bytes.as_chunks::<4>();
+            quads.iter().map(|quad| u64::from(u32::from_ne_bytes(*quad))).sum()
         };
-        let words = addresses.chunks_exact(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])));
-        let sum: u32 = words.sum::<u32>() + transport.protocol() + u32::from(l4_len);
-        let sum = (sum & 0xffff) + (sum >> 16);
-        ((sum & 0xffff) + (sum >> 16)) as u16
+        let addresses = match self {
+            Ip::V4 => quads(&ip[12..20]),
+            Ip::V6 => quads(&ip[8..40]),
+        };
+        let rest = u64::from(transport.protocol().to_be()) + u64::from(l4_len.to_be());
+        let mut sum = addresses + rest;
+        sum = (sum & 0xffff_ffff) + (sum >> 32);
+        sum = (sum & 0xffff) + (sum >> 16);
+        sum = (sum & 0xffff) + (sum >> 16);
+        u16::from_be(((sum & 0xffff) + (sum >> 16)) as u16)
     }
 }
 
@@ -116,7 +132,7 @@ impl Transport {
         }
     }
 
-    fn protocol(self) -> u32 {
+    fn protocol(self) -> u16 {
         match self {
             Transport::Udp => 17,
             Transport::Tcp => 6,
@@ -131,6 +147,22 @@ pub(crate) struct Patches {
     pub ip_checksum: Option<usize>,
     /// Where the pseudo-header sum goes, and the sum.
     pub transport: Option<(usize, u16)>,
+}
+
+impl Patches {
+    /// Nothing to write.
+    pub(crate) const NONE: Self = Self { ip_checksum: None, transport: None };
+
+    /// Calls `write` with the place of each pair of bytes.
+    #[inline]
+    pub(crate) fn each(self, mut write: impl FnMut(usize, [u8; 2])) {
+        if let Some(at) = self.ip_checksum {
+            write(at, [0, 0]);
+        }
+        if let Some((at, sum)) = self.transport {
+            write(at, sum.to_be_bytes());
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! Ring arithmetic. Pure: positions count up for ever as `u64` and are reduced only to index memory, so there is no
 //! wrap-around to get wrong.
 
+use std::ops::Range;
+
 use stillwire_dma::HugeArray;
 
 /// Positions of a descriptor ring: `clean <= published <= next <= clean + size - 1`.
@@ -39,13 +41,17 @@ impl Ring {
         (position & (self.size - 1)) as usize
     }
 
-    /// Takes the next descriptor to fill; the caller has looked at [`free`](Self::free).
+    /// The free positions: what may be filled, and then [taken](Self::take_until) from its start.
     #[inline]
-    pub(crate) fn take(&mut self) -> u64 {
-        debug_assert!(self.free() > 0, "the ring is full");
-        let position = self.next;
-        self.next += 1;
-        position
+    pub(crate) fn room(&self) -> Range<u64> {
+        self.next..self.clean + self.size - 1
+    }
+
+    /// The descriptors up to `end` are filled; it lies in the [`room`](Self::room) or is its end.
+    #[inline]
+    pub(crate) fn take_until(&mut self, end: u64) {
+        debug_assert!(self.next <= end && end < self.clean + self.size, "the ring has no room up to {end}");
+        self.next = end;
     }
 
     /// Everything taken so far shall be seen by the device. Returns the tail index to store, or `None` when it already
@@ -131,15 +137,15 @@ mod tests {
     fn a_ring_holds_one_less_than_its_size() {
         let mut ring = Ring::new(8);
         assert_eq!(ring.free(), 7);
-        for expect in 0..7 {
-            assert_eq!(ring.take(), expect);
-        }
+        assert_eq!(ring.room(), 0..7);
+        ring.take_until(7);
         assert_eq!((ring.free(), ring.used()), (0, 7));
         assert_eq!(ring.publish(), Some(7));
         assert_eq!(ring.publish(), None, "a second doorbell would say nothing new");
         ring.reclaim_through(2);
         assert_eq!(ring.free(), 3);
-        assert_eq!((ring.take(), ring.take()), (7, 8));
+        assert_eq!(ring.room(), 7..10);
+        ring.take_until(9);
         assert_eq!(ring.index(8), 0);
         assert_eq!(ring.publish(), Some(1));
     }
@@ -154,8 +160,9 @@ mod tests {
             let mut next_value = 0;
             for (what, amount) in steps {
                 if what < 2 && ring.free() as u64 >= amount {
-                    let mut last = 0;
-                    for _ in 0..amount { last = ring.take(); }
+                    let end = ring.room().start + amount;
+                    ring.take_until(end);
+                    let last = end - 1;
                     if what == 0 {
                         fifo.push(last, next_value);
                         list.push_back((last, next_value));

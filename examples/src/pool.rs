@@ -55,7 +55,7 @@ impl Payload for Buffer {
         self.len
     }
 
-    fn segments(&self, range: Range<usize>, each: &mut dyn FnMut(Segment)) {
+    fn segments(&self, range: Range<usize>, mut each: impl FnMut(Segment)) {
         assert!(range.end <= self.len, "{range:?} of a buffer of {} bytes", self.len);
         if let Some(segment) = self.pool.mapping.segment(self.offset + range.start..self.offset + range.end) {
             each(segment);

@@ -36,7 +36,7 @@ impl Payload for Cargo {
         }
     }
 
-    fn segments(&self, range: Range<usize>, each: &mut dyn FnMut(Segment)) {
+    fn segments(&self, range: Range<usize>, each: impl FnMut(Segment)) {
         match self {
             Cargo::Held(hold) => hold.segments(range, each),
             Cargo::Unheld(unheld) => unheld.segments(range, each),

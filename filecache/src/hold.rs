@@ -168,7 +168,7 @@ impl Payload for Hold {
 
     /// # Panics
     /// Also when the cache has no DMA mapping ([`Cache::attach`](crate::Cache::attach)).
-    fn segments(&self, range: Range<usize>, each: &mut dyn FnMut(Segment)) {
+    fn segments(&self, range: Range<usize>, mut each: impl FnMut(Segment)) {
         let range = self.in_frames(range);
         if let Some(core) = self.core() {
             segments(core, &self.frames, range, each);
@@ -216,7 +216,7 @@ fn digest(core: &Core, frame: u32) -> u32 {
 }
 
 /// Gives `each` the device's names for `range`, bytes from the start of the first of `frames`.
-pub(crate) fn segments(core: &Core, frames: &Frames, range: Range<u64>, each: &mut dyn FnMut(Segment)) {
+pub(crate) fn segments(core: &Core, frames: &Frames, range: Range<u64>, mut each: impl FnMut(Segment)) {
     let mapping = core.mapping.get().unwrap_or_else(|| panic!("a payload without Cache::attach"));
     for piece in frames.pieces(range, core.arena.page_shift()) {
         let segment = mapping.segment(piece);

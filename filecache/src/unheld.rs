@@ -92,7 +92,7 @@ impl Payload for Unheld {
 
     /// # Panics
     /// Also when the cache has no DMA mapping ([`Cache::attach`](crate::Cache::attach)).
-    fn segments(&self, range: Range<usize>, each: &mut dyn FnMut(Segment)) {
+    fn segments(&self, range: Range<usize>, each: impl FnMut(Segment)) {
         segments(&self.opened.cache.core, &self.frames, self.in_frames(range), each);
     }
 }

@@ -58,7 +58,7 @@ impl Backend for Bus {
     }
 }
 
-fn segments(payload: &dyn Payload, range: Range<usize>) -> Vec<Segment> {
+fn segments(payload: &impl Payload, range: Range<usize>) -> Vec<Segment> {
     let mut segments = Vec::new();
     payload.segments(range, &mut |segment| segments.push(segment));
     segments

@@ -180,6 +180,12 @@ pub(crate) struct RxStatus {
 const RX_TYPE_UDP: u64 = 1 << 9;
 
 impl RxStatus {
+    /// A frame that ends in its first buffer (if it began there) and is not damaged.
+    #[inline]
+    pub(crate) fn is_whole_and_good(self) -> bool {
+        self.end_of_packet() && !self.damaged()
+    }
+
     /// The frame is damaged below IP.
     pub(crate) fn damaged(self) -> bool {
         self.crc_error() || self.length_error() || self.packet_error() || self.oversize() || self.undersize()

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use stillwire_dma::{Access, HugePages, Mapping, Register, SharedMemory, fence};
+use stillwire_dma::{Access, HugePages, Mapping, Register, RingWords, Segment, SharedMemory, fence};
 
 use super::desc::{LEN as DESCRIPTOR, RxStatus};
 use super::init::Function;
@@ -14,22 +14,25 @@ use crate::frame::RxFrame;
 
 /// A receive ring with a buffer that belongs to each descriptor.
 pub(crate) struct RxQueue {
-    function: Arc<Function>,
-    size: usize,
+    words: RingWords,
+    size: u64,
     /// Position of the next descriptor to look at; positions count up for ever.
     next: u64,
     /// Position of the next descriptor to be given back to the device.
     armed: u64,
-    tail: Register,
     memory: SharedMemory,
-    /// Shared with nobody but a leaked clone, if the device cannot be proved quiet.
-    mapping: Arc<Mapping>,
+    /// Where buffers begin in `memory`, bytes, and the device's name for all of them.
     buffers: usize,
+    buffer_area: Segment,
+    tail: Register,
     /// Pieces of the frame that is being put together: buffer offset and length.
     pieces: Vec<(usize, usize)>,
     /// The frame that is being put together is to be dropped.
     spoilt: bool,
     dropped: u64,
+    function: Arc<Function>,
+    /// Shared with nobody but a leaked clone, if the device cannot be proved quiet.
+    mapping: Arc<Mapping>,
 }
 
 impl RxQueue {
@@ -37,24 +40,25 @@ impl RxQueue {
         function.running()?;
         let size = usize::from(function.config.rx_ring);
         let buffers = (size * DESCRIPTOR).next_multiple_of(4096);
-        let memory = SharedMemory::new("stillwire-rx", buffers + size * BUFFER, HugePages::IfFree)?;
+        let end = buffers + size * BUFFER;
+        let memory = SharedMemory::new("stillwire-rx", end, HugePages::IfFree)?;
         let mapping = Arc::new(function.pci.iommu().map(&memory, Access::ReadWrite)?);
-        let tail = function.regs.space().register(RDT.at(0).offset);
-        let pieces = Vec::with_capacity(MAX_PIECES);
         let queue = Self {
-            function,
-            size,
+            words: RingWords::new(&memory, 0, size * 2),
+            size: size as u64,
             next: 0,
             armed: 0,
-            tail,
             memory,
-            mapping,
             buffers,
-            pieces,
+            buffer_area: mapping.segment(buffers..end).expect("the whole memory is mapped"),
+            tail: function.regs.space().register(RDT.at(0).offset),
+            pieces: Vec::with_capacity(MAX_PIECES),
             spoilt: false,
             dropped: 0,
+            function,
+            mapping,
         };
-        (0..size).for_each(|index| queue.arm(index));
+        (0..queue.size).for_each(|position| queue.arm(position));
         queue.start()?;
         Ok(queue)
     }
@@ -65,7 +69,7 @@ impl RxQueue {
         regs.clear(RXDCTL.at(0), DCTL_ENABLE);
         regs.write(RDBAL.at(0), base as u32);
         regs.write(RDBAH.at(0), (base >> 32) as u32);
-        regs.write(RDLEN.at(0), (self.size * DESCRIPTOR) as u32);
+        regs.write(RDLEN.at(0), (self.size as usize * DESCRIPTOR) as u32);
         regs.write(RDH.at(0), 0);
         regs.write(RDT.at(0), 0);
         regs.write(SRRCTL.at(0), (BUFFER / 1024) as u32 | SRRCTL_ADVANCED | SRRCTL_DROP_EN);
@@ -85,6 +89,7 @@ impl RxQueue {
     }
 
     /// Hands up to `budget` frames to `each`; returns how many there were.
+    #[inline]
     pub(crate) fn poll(&mut self, budget: usize, mut each: impl FnMut(&RxFrame<'_>)) -> usize {
         let mut frames = 0;
         // A device that lies about its progress cannot keep us: one turn of the ring is all we follow.
@@ -92,14 +97,23 @@ impl RxQueue {
             if frames == budget {
                 break;
             }
-            let words = self.memory.words(self.index(self.next) * DESCRIPTOR, 2);
-            let status = RxStatus::from_bits(u64::from_le(words[1].load(Ordering::Acquire)));
+            let at = self.index(self.next) * 2;
+            let status = RxStatus::from_bits(u64::from_le(self.words.at(at + 1).load(Ordering::Acquire)));
             if !status.done() {
                 break;
             }
             fence::acquire_from_device();
-            let first = u64::from_le(words[0].load(Ordering::Relaxed));
-            frames += usize::from(self.take(status, first, &mut each));
+            let first = u64::from_le(self.words.at(at).load(Ordering::Relaxed));
+            let len = usize::from(status.len());
+            if status.is_whole_and_good() && (1..=BUFFER).contains(&len) && self.is_between_frames() {
+                // A frame in one buffer: what nearly all of them are.
+                let piece = [(self.buffer(self.next), len)];
+                self.next += 1;
+                each(&RxFrame { memory: &self.memory, pieces: &piece, checksum: status.checksum(first) });
+                frames += 1;
+            } else {
+                frames += usize::from(self.take(status, first, &mut each));
+            }
         }
         self.give_back();
         frames
@@ -110,11 +124,17 @@ impl RxQueue {
         self.dropped
     }
 
-    /// One written-back descriptor; returns whether it ended a frame that was handed out.
+    #[inline]
+    fn is_between_frames(&self) -> bool {
+        self.pieces.is_empty() && !self.spoilt
+    }
+
+    /// One written-back descriptor of any kind; returns whether it ended a frame that was handed out.
+    #[inline(never)]
     fn take(&mut self, status: RxStatus, first: u64, each: &mut impl FnMut(&RxFrame<'_>)) -> bool {
         let len = usize::from(status.len());
         if (1..=BUFFER).contains(&len) && self.pieces.len() < MAX_PIECES {
-            self.pieces.push((self.buffers + self.index(self.next) * BUFFER, len));
+            self.pieces.push((self.buffer(self.next), len));
         } else {
             self.spoilt = true;
         }
@@ -134,6 +154,7 @@ impl RxQueue {
     }
 
     /// Gives the buffers of finished frames back to the device: one store of the tail a poll.
+    #[inline]
     fn give_back(&mut self) {
         // Those of a frame that is not complete yet stay, unless it is going to be dropped anyway.
         let kept = if self.spoilt { 0 } else { self.pieces.len() as u64 };
@@ -142,25 +163,32 @@ impl RxQueue {
             return;
         }
         for position in self.armed..through {
-            self.arm(self.index(position));
+            self.arm(position);
         }
         self.armed = through;
         fence::release_to_device();
         // The tail names the first descriptor that the device may not use.
-        self.tail.write(self.index(self.armed + self.size as u64 - 1) as u32);
+        self.tail.write(self.index(self.armed + self.size - 1) as u32);
     }
 
     #[inline]
     fn index(&self, position: u64) -> usize {
-        (position & (self.size as u64 - 1)) as usize
+        (position & (self.size - 1)) as usize
     }
 
-    fn arm(&self, index: usize) {
-        let buffer = self.buffers + index * BUFFER;
-        let iova = self.mapping.iova_of(buffer).expect("buffers are mapped").get();
-        let words = self.memory.words(index * DESCRIPTOR, 2);
-        words[0].store(iova.to_le(), Ordering::Relaxed);
-        words[1].store(0, Ordering::Relaxed);
+    /// Where the buffer of a descriptor begins in memory, bytes.
+    #[inline]
+    fn buffer(&self, position: u64) -> usize {
+        self.buffers + self.index(position) * BUFFER
+    }
+
+    #[inline]
+    fn arm(&self, position: u64) {
+        let index = self.index(position);
+        let buffer = self.buffer_area.slice((index * BUFFER) as u32, BUFFER as u32);
+        let iova = buffer.unwrap_or_else(|| unreachable!("every buffer is mapped")).iova.get();
+        self.words.at(index * 2).store(iova.to_le(), Ordering::Relaxed);
+        self.words.at(index * 2 + 1).store(0, Ordering::Relaxed);
     }
 }
 

@@ -1,63 +1,70 @@
 //! Transmit (82599 datasheet 7.2, 4.6.8).
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use stillwire_dma::{Access, HugePages, Mapping, Payload, Register, Segment, SharedMemory, fence};
+use stillwire_dma::{
+    Access, HugePages, Mapping, Payload, Register, RingSlots, RingWords, Segment, SharedMemory, fence,
+};
 
 use super::desc::{LEN as DESCRIPTOR, TxContext, TxData};
 use super::init::Function;
 use super::regs::*;
 use crate::frame::{Frame, Posted};
+use crate::offload::Patches;
 use crate::ring::{Fifo, Ring};
 use crate::{Error, Offload, Result};
 
 /// A transmit ring whose slots carry tokens.
 pub(crate) struct TxQueue<T> {
-    function: Arc<Function>,
     ring: Ring,
+    words: RingWords,
+    /// A header slot for each descriptor, and the device's name for all of them.
+    headers: RingSlots,
+    header_slots: Segment,
+    max_frame: usize,
+    /// What the last frame with an offload asked for, and what is in the device's context 0 since then.
+    offload: Option<Offload>,
+    context: Option<TxContext>,
+    /// Descriptors since the last report was asked for.
+    since_report: u64,
+    /// Frames end here, and nobody asked for a report yet: position and second word.
+    unreported: Option<(u64, TxData)>,
+    tail: Register,
     tokens: Fifo<T>,
     /// Positions of descriptors that will be written back.
     reports: Fifo<()>,
-    /// Frames end here, and nobody asked for a report yet: position and second word.
-    unreported: Option<(u64, TxData)>,
-    /// Descriptors since the last report was asked for.
-    since_report: usize,
-    /// What is in the device's context 0.
-    context: Option<TxContext>,
-    tail: Register,
-    memory: SharedMemory,
+    function: Arc<Function>,
     /// Shared with nobody but a leaked clone, if the device cannot be proved quiet.
     mapping: Arc<Mapping>,
-    /// Where header slots begin in `memory`, bytes.
-    headers: usize,
-    segments: Vec<Segment>,
 }
 
 impl<T> TxQueue<T> {
     pub(crate) fn new(function: Arc<Function>) -> Result<Self> {
         function.running()?;
         let size = function.config.tx_ring;
-        let ring_len = usize::from(size) * DESCRIPTOR;
-        let headers = ring_len.next_multiple_of(4096);
-        let len = headers + usize::from(size) * HEADER_SLOT;
-        let memory = SharedMemory::new("stillwire-tx", len, HugePages::Never)?;
+        let slots = usize::from(size);
+        let ring_len = slots * DESCRIPTOR;
+        let headers = ring_len.next_multiple_of(4096)..ring_len.next_multiple_of(4096) + slots * HEADER_SLOT;
+        let memory = SharedMemory::new("stillwire-tx", headers.end, HugePages::Never)?;
         let mapping = Arc::new(function.pci.iommu().map(&memory, Access::ReadWrite)?);
-        let tail = function.regs.space().register(TDT.at(0).offset);
         let queue = Self {
-            function,
             ring: Ring::new(size),
+            words: RingWords::new(&memory, 0, slots * 2),
+            headers: RingSlots::new(&memory, headers.start, slots),
+            header_slots: mapping.segment(headers).expect("the whole memory is mapped"),
+            max_frame: function.config.max_frame.into(),
+            offload: None,
+            context: None,
+            since_report: 0,
+            unreported: None,
+            tail: function.regs.space().register(TDT.at(0).offset),
             tokens: Fifo::new(size),
             reports: Fifo::new(size),
-            unreported: None,
-            since_report: 0,
-            context: None,
-            tail,
-            memory,
+            function,
             mapping,
-            headers,
-            segments: Vec::with_capacity(MAX_SEGMENTS),
         };
         queue.start(ring_len)?;
         Ok(queue)
@@ -89,13 +96,13 @@ impl<T> TxQueue<T> {
     }
 
     /// Puts a frame into the ring, which keeps its payload until the frame's last descriptor is done.
+    #[inline]
     pub(crate) fn post<'a>(&mut self, mut frame: Frame<'a, T>) -> Result<Posted<'a, T>>
     where
         T: Payload,
     {
-        let payload = frame.payload.as_ref().map_or(0..0, |payload| 0..payload.len());
-        let (header, offload) = (frame.header, frame.offload);
-        match self.post_range(header, offload, frame.payload.as_ref(), payload)? {
+        let len = frame.payload.as_ref().map_or(0, Payload::len);
+        match self.post_range(frame.header, frame.offload, frame.payload.as_ref(), 0..len)? {
             None => Ok(Posted::Full(frame)),
             Some(last) => {
                 if let Some(token) = frame.payload.take() {
@@ -107,77 +114,91 @@ impl<T> TxQueue<T> {
     }
 
     /// Gives the ring a token to keep until the descriptor at `position` is done.
+    #[inline]
     pub(crate) fn keep(&mut self, position: u64, token: T) {
         self.tokens.push(position, token);
     }
 
     /// Writes the descriptors of a frame: `header` and then `range` (bytes) of `payload`. Returns the position of the
     /// last one, or `None` when the ring has no room. The caller keeps `payload` alive until it is done.
+    #[inline]
     pub(crate) fn post_range(
         &mut self,
         header: &[u8],
         offload: Option<Offload>,
         payload: Option<&T>,
-        range: std::ops::Range<usize>,
+        range: Range<usize>,
     ) -> Result<Option<u64>>
     where
         T: Payload,
     {
         let total = self.check(header, range.len())?;
-        let patches = offload.map(|offload| offload.plan(header, range.len())).transpose()?;
-        self.gather(payload, range)?;
-        let context = offload.map(TxContext::of).filter(|context| self.context != Some(*context));
-        let needed = usize::from(context.is_some()) + 1 + self.segments.len();
-        if self.ring.free() < needed {
+        let patches = match offload {
+            Some(offload) => offload.plan(header, range.len())?,
+            None => Patches::NONE,
+        };
+        let mut draft = Draft::new(&self.words, self.ring.room());
+        let context = self.context_for(offload);
+        if let Some(context) = context {
+            draft.put(context.encode());
+        }
+        if draft.is_full() {
             return Ok(None);
         }
-        if let Some(context) = context {
-            let position = self.ring.take();
-            self.store(position, context.encode());
-            self.context = Some(context);
+        let first = draft.next;
+        let slot = self.ring.index(first);
+        self.headers.write(slot, header);
+        patches.each(|at, pair| self.headers.write_pair(slot, at, pair));
+        let data = TxData::new().with_payload_len(total).with_offload(offload);
+        let mut last = self.header_segment(slot, header.len());
+        if let Some(payload) = payload.filter(|_| !range.is_empty()) {
+            payload.segments(range, |segment| {
+                let mut skip = 0;
+                while let Some(part) = segment.slice(skip, MAX_SEGMENT) {
+                    draft.put(data.with_len(last.len as u16).encode(last));
+                    last = part;
+                    skip += part.len;
+                }
+            });
         }
-        let first = self.ring.take();
-        let slot = self.header_slot(first);
-        self.memory.write_at(slot, header);
-        if let Some(patches) = patches {
-            if let Some(at) = patches.ip_checksum {
-                self.memory.write_at(slot + at, &[0, 0]);
-            }
-            if let Some((at, sum)) = patches.transport {
-                self.memory.write_at(slot + at, &sum.to_be_bytes());
-            }
+        let data = data.with_len(last.len as u16).with_end_of_packet(true);
+        let report = self.since_report + draft.len() + 1 >= REPORT_EVERY;
+        draft.put(data.with_report_status(report).encode(last));
+        let pieces = (draft.next - first - 1) as usize;
+        if pieces > MAX_SEGMENTS {
+            return Err(Error::Frame { what: "payload pieces", found: pieces, limit: MAX_SEGMENTS });
         }
-        self.since_report += needed;
-        Ok(Some(self.write_data(
-            first,
-            slot,
-            header.len(),
-            TxData::new().with_payload_len(total).with_offload(offload),
-        )))
+        let Some(filled) = draft.filled() else { return Ok(None) };
+        if context.is_some() {
+            self.context = context;
+        }
+        self.offload = offload.or(self.offload);
+        Ok(Some(self.take(filled, (!report).then_some(data))))
     }
 
-    /// The data descriptors: the header at `first`, then the gathered segments.
-    fn write_data(&mut self, first: u64, slot: usize, header_len: usize, data: TxData) -> u64 {
-        let header = self.mapping.segment(slot..slot + header_len).expect("header slots are mapped");
-        let mut here = (first, header);
-        let mut segments = std::mem::take(&mut self.segments);
-        for segment in segments.drain(..) {
-            self.store(here.0, data.with_len(here.1.len as u16).encode(here.1));
-            here = (self.ring.take(), segment);
-        }
-        self.segments = segments;
-        let (position, segment) = here;
-        let report = self.since_report >= REPORT_EVERY;
-        let last = data.with_len(segment.len as u16).with_end_of_packet(true).with_report_status(report);
-        self.store(position, last.encode(segment));
-        if report {
-            self.expect_report(position);
-        } else {
-            self.unreported = Some((position, last));
-        }
-        position
+    /// The context that has to be written before a frame with this offload, if any.
+    #[inline]
+    fn context_for(&self, offload: Option<Offload>) -> Option<TxContext> {
+        let offload = offload.filter(|offload| self.offload != Some(*offload))?;
+        // Different offloads may need the same context.
+        Some(TxContext::of(offload)).filter(|context| self.context != Some(*context))
     }
 
+    /// Makes the frame whose descriptors are `filled` part of the ring; `unreported` is the second word of its last one, if
+    /// that asks for no report. Returns the position of that one.
+    #[inline]
+    fn take(&mut self, filled: Range<u64>, unreported: Option<TxData>) -> u64 {
+        let last = filled.end - 1;
+        self.ring.take_until(filled.end);
+        self.since_report += filled.end - filled.start;
+        match unreported {
+            None => self.expect_report(last),
+            Some(word) => self.unreported = Some((last, word)),
+        }
+        last
+    }
+
+    #[inline]
     fn expect_report(&mut self, position: u64) {
         self.reports.push(position, ());
         self.unreported = None;
@@ -189,7 +210,7 @@ impl<T> TxQueue<T> {
     pub(crate) fn publish(&mut self) {
         if let Some((position, last)) = self.unreported {
             // Behind the tail, so the device has not fetched it yet.
-            let word = &self.words()[self.ring.index(position) * 2 + 1];
+            let word = self.words.at(self.ring.index(position) * 2 + 1);
             word.store(last.with_report_status(true).into_bits().to_le(), Ordering::Relaxed);
             self.expect_report(position);
         }
@@ -204,7 +225,7 @@ impl<T> TxQueue<T> {
     pub(crate) fn reclaim(&mut self, mut done: impl FnMut(T)) -> usize {
         let before = self.ring.used();
         while let Some(position) = self.reports.first() {
-            let word = u64::from_le(self.words()[self.ring.index(position) * 2 + 1].load(Ordering::Acquire));
+            let word = u64::from_le(self.words.at(self.ring.index(position) * 2 + 1).load(Ordering::Acquire));
             // A descriptor that the device has not been shown cannot be done, whatever it says.
             if !TxData::from_bits(word).done() || !self.ring.is_published(position) {
                 break;
@@ -246,59 +267,69 @@ impl<T> TxQueue<T> {
     }
 
     /// Refuses what the device cannot send; returns the frame's length, bytes.
+    #[inline]
     fn check(&self, header: &[u8], payload: usize) -> Result<u32> {
-        let refuse = |what, found, limit| Err(Error::Frame { what, found, limit });
-        let max = usize::from(self.function.config.max_frame);
-        if header.len() < 14 {
-            return refuse("header bytes (at least an Ethernet header)", header.len(), 14);
-        }
-        if header.len() > HEADER_SLOT {
-            return refuse("header bytes", header.len(), HEADER_SLOT);
-        }
         let total = header.len() + payload;
-        if total > max {
-            return refuse("frame bytes", total, max);
+        if (14..=HEADER_SLOT).contains(&header.len()) && total <= self.max_frame {
+            return Ok(total as u32);
         }
-        Ok(total as u32)
+        let (what, found, limit) = match header.len() {
+            ..=13 => ("header bytes (at least an Ethernet header)", header.len(), 14),
+            14..=HEADER_SLOT => ("frame bytes", total, self.max_frame),
+            _ => ("header bytes", header.len(), HEADER_SLOT),
+        };
+        Err(Error::Frame { what, found, limit })
     }
 
-    /// Collects the payload's segments, cut to what one descriptor may name.
-    fn gather(&mut self, payload: Option<&T>, range: std::ops::Range<usize>) -> Result<()>
-    where
-        T: Payload,
-    {
-        self.segments.clear();
-        let Some(payload) = payload.filter(|_| !range.is_empty()) else { return Ok(()) };
-        let segments = &mut self.segments;
-        payload.segments(range, &mut |segment| {
-            let mut skip = 0;
-            while let Some(part) = segment.slice(skip, MAX_SEGMENT) {
-                segments.push(part);
-                skip += part.len;
-            }
-        });
-        if self.segments.len() > MAX_SEGMENTS {
-            return Err(Error::Frame { what: "payload pieces", found: self.segments.len(), limit: MAX_SEGMENTS });
+    /// The device's name for the header of `len` bytes in a slot.
+    #[inline]
+    fn header_segment(&self, slot: usize, len: usize) -> Segment {
+        let segment = self.header_slots.slice((slot * HEADER_SLOT) as u32, len as u32);
+        segment.unwrap_or_else(|| unreachable!("every slot is mapped, and a header has bytes"))
+    }
+}
+
+/// Descriptors of one frame, that the ring takes only when all of them are there. Until then they are nobody's: the device
+/// reads none behind the tail.
+struct Draft<'q> {
+    words: &'q RingWords,
+    /// Free positions.
+    room: Range<u64>,
+    next: u64,
+}
+
+impl<'q> Draft<'q> {
+    #[inline]
+    fn new(words: &'q RingWords, room: Range<u64>) -> Self {
+        Self { words, next: room.start, room }
+    }
+
+    #[inline]
+    fn is_full(&self) -> bool {
+        self.next >= self.room.end
+    }
+
+    /// Number of descriptors.
+    #[inline]
+    fn len(&self) -> u64 {
+        self.next - self.room.start
+    }
+
+    /// Fills the next descriptor; one for which there is no room is only counted.
+    #[inline]
+    fn put(&mut self, [low, high]: [u64; 2]) {
+        if !self.is_full() {
+            let at = self.next as usize * 2;
+            self.words.at(at).store(low.to_le(), Ordering::Relaxed);
+            self.words.at(at + 1).store(high.to_le(), Ordering::Relaxed);
         }
-        Ok(())
+        self.next += 1;
     }
 
+    /// The positions filled; `None` when there was no room.
     #[inline]
-    fn header_slot(&self, position: u64) -> usize {
-        self.headers + self.ring.index(position) * HEADER_SLOT
-    }
-
-    #[inline]
-    fn words(&self) -> &[std::sync::atomic::AtomicU64] {
-        self.memory.words(0, usize::from(self.function.config.tx_ring) * 2)
-    }
-
-    #[inline]
-    fn store(&self, position: u64, [low, high]: [u64; 2]) {
-        let at = self.ring.index(position) * 2;
-        let words = self.words();
-        words[at].store(low.to_le(), Ordering::Relaxed);
-        words[at + 1].store(high.to_le(), Ordering::Relaxed);
+    fn filled(self) -> Option<Range<u64>> {
+        (self.next <= self.room.end).then_some(self.room.start..self.next)
     }
 }
 
@@ -311,12 +342,12 @@ impl<T> Drop for TxQueue<T> {
 }
 
 /// Bytes of a header slot; the 82599 parses headers up to 240 bytes or so.
-pub(crate) const HEADER_SLOT: usize = 256;
+pub(crate) const HEADER_SLOT: usize = RingSlots::SLOT;
 /// Payload descriptors of a frame: 40 in all, one is the header (limit of DPDK's driver).
 pub(crate) const MAX_SEGMENTS: usize = 39;
 /// Bytes that one descriptor names; Linux uses 16 KiB as well.
 const MAX_SEGMENT: u32 = 16 * 1024;
 /// Descriptors between reports within a batch.
-const REPORT_EVERY: usize = 32;
+const REPORT_EVERY: u64 = 32;
 /// PTHRESH 32, HTHRESH 1, WTHRESH 0: prefetch, and write every report back at once (7.2.3.3).
 const THRESHOLDS: u32 = 32 | 1 << 8;

@@ -130,7 +130,7 @@ impl Payload for Token {
         self.pieces.iter().map(ExactSizeIterator::len).sum()
     }
 
-    fn segments(&self, range: Range<usize>, each: &mut dyn FnMut(Segment)) {
+    fn segments(&self, range: Range<usize>, mut each: impl FnMut(Segment)) {
         let mut at = 0;
         for piece in &self.pieces {
             let start = range.start.clamp(at, at + piece.len());

@@ -150,7 +150,7 @@ impl Payload for DirectHold {
 
     /// # Panics
     /// Also when the file was opened without an [`Iommu`](stillwire_dma::Iommu).
-    fn segments(&self, range: Range<usize>, each: &mut dyn FnMut(Segment)) {
+    fn segments(&self, range: Range<usize>, mut each: impl FnMut(Segment)) {
         self.check(&range);
         if let Some(pages) = &self.pages {
             return pages.segments(range, each);

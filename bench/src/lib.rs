@@ -3,6 +3,8 @@
 //! The model is moved by [`Rig::settle`] between timed regions, on the same core: what is timed is the driver, and the
 //! figures do not depend on how two virtual CPUs share cache lines.
 
+pub mod paper;
+
 use std::sync::Arc;
 use std::time::Duration;
 

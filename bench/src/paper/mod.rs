@@ -20,6 +20,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use memmap2::MmapOptions;
+pub use ring::RECEIVED;
 use stillwire_dma::{Access, Backend, BarInfo, Error, HugePages, MappedArea, PciFunction, Result, SharedMemory};
 
 /// What the NIC saw of one of its queues.

@@ -107,8 +107,8 @@ impl PaperNic {
                 .ok_or_else(|| wrong("names a buffer that is not mapped for writing"))?;
             memory.write_at(buffer, &RECEIVED);
             let index = 2 * at as usize;
-            ring.words[index].store(0, Ordering::Relaxed);
-            let status = RX_DD | RX_EOP | (RECEIVED.len() as u64) << 32;
+            ring.words[index].store(RX_UDP_V4.to_le(), Ordering::Relaxed);
+            let status = RX_DD | RX_EOP | RX_IPCS | (RECEIVED.len() as u64) << 32;
             ring.words[index + 1].store(status.to_le(), Ordering::Release);
             at = (at + 1) % ring.size;
             count += 1;
@@ -258,3 +258,7 @@ const LONGEST: u32 = 9724;
 // Second word of a receive descriptor that was written back (7.1.6.2).
 const RX_DD: u64 = 1 << 0;
 const RX_EOP: u64 = 1 << 1;
+/// The IPv4 checksum was looked at; UDP has none here.
+const RX_IPCS: u64 = 1 << 6;
+/// In the first word: the packet's type.
+const RX_UDP_V4: u64 = 1 << 4 | 1 << 9;

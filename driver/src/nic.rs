@@ -235,7 +235,7 @@ impl<T: Payload> TxQueue<T> {
     ///
     /// # Errors
     /// [`Error::Frame`] for what the device cannot send; the payload is dropped then, for the device never saw it.
-    #[inline]
+    #[inline(always)]
     pub fn post<'a>(&mut self, frame: Frame<'a, T>) -> Result<Posted<'a, T>> {
         self.0.post(frame)
     }
@@ -303,7 +303,7 @@ impl<T: Payload> Run<'_, T> {
     ///
     /// # Errors
     /// As [`TxQueue::post`].
-    #[inline]
+    #[inline(always)]
     pub fn post(&mut self, header: &[u8], offload: Option<Offload>, range: std::ops::Range<usize>) -> Result<bool> {
         let posted = self.queue.post_range(header, offload, self.payload.as_ref(), range)?;
         self.last = posted.or(self.last);

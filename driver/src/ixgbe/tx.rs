@@ -96,7 +96,7 @@ impl<T> TxQueue<T> {
     }
 
     /// Puts a frame into the ring, which keeps its payload until the frame's last descriptor is done.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn post<'a>(&mut self, mut frame: Frame<'a, T>) -> Result<Posted<'a, T>>
     where
         T: Payload,
@@ -121,7 +121,7 @@ impl<T> TxQueue<T> {
 
     /// Writes the descriptors of a frame: `header` and then `range` (bytes) of `payload`. Returns the position of the
     /// last one, or `None` when the ring has no room. The caller keeps `payload` alive until it is done.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn post_range(
         &mut self,
         header: &[u8],

@@ -34,6 +34,9 @@ pub struct Config {
     pub name: String,
     /// Whether files are read and written past the kernel's page cache (`O_DIRECT`) where their file system can.
     pub direct_io: bool,
+    /// Whether the disk is reached by io_uring where it can be had, and not by threads. Some tools (valgrind) can not follow
+    /// a program that uses it.
+    pub io_uring: bool,
     /// Most bytes to read ahead of who reads a file in sequence.
     pub read_ahead: usize,
     /// Share of the memory, percent, that may be dirty before it is written back at once.
@@ -60,6 +63,7 @@ impl Default for Config {
             max_folio: 2 << 20,
             name: "stillwire-cache".into(),
             direct_io: true,
+            io_uring: true,
             read_ahead: 8 << 20,
             dirty_background: 10,
             dirty_most: 40,
@@ -106,7 +110,8 @@ impl Cache {
     /// A cache in `arena`.
     pub(crate) fn start(config: Config, arena: Arena) -> Result<Self> {
         let uffd = Uffd::open()?;
-        let engine = Engine::new().map_err(|source| Error::Guard { what: "starting the disk engine", source })?;
+        let engine =
+            Engine::new(config.io_uring).map_err(|source| Error::Guard { what: "starting the disk engine", source })?;
         let notices = notices(&arena, &uffd, &engine);
         let core = Arc::new(Core::new(config, arena, uffd, engine)?);
         let mut inner = CacheInner {

@@ -31,9 +31,13 @@ pub(super) trait Queue: Send + Sync {
 pub(super) type Started = (Arc<dyn Queue>, Vec<JoinHandle<()>>);
 
 impl Engine {
-    /// With io_uring, or with threads where that cannot be had.
-    pub(crate) fn new() -> io::Result<Self> {
-        Self::with_ring_of(ring::ENTRIES)
+    /// With io_uring if it is wanted, or with threads where that cannot be had.
+    pub(crate) fn new(io_uring: bool) -> io::Result<Self> {
+        if io_uring {
+            return Self::with_ring_of(ring::ENTRIES);
+        }
+        let (queue, threads) = pool::start(pool::THREADS)?;
+        Ok(Self { queue, threads, notice: None })
     }
 
     /// Why io_uring is not used, and what to set so that it is.
@@ -130,6 +134,12 @@ pub(super) mod tests {
         pub(crate) fn close(&self) {
             self.queue.close();
         }
+    }
+
+    #[test]
+    fn threads_that_were_asked_for_are_nothing_to_tell_of() {
+        let engine = Engine::new(false).unwrap();
+        assert_eq!((engine.threads.len(), engine.notice()), (pool::THREADS, None));
     }
 
     #[test]

@@ -238,7 +238,7 @@ pub(super) mod tests {
 
     #[test]
     fn what_is_not_a_regular_file_is_refused() {
-        let engine = Arc::new(Engine::new().unwrap());
+        let engine = Arc::new(Engine::new(true).unwrap());
         let dir = tempfile::tempdir().unwrap();
         let fifo = dir.path().join("fifo");
         rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, Mode::RUSR, 0).unwrap();
@@ -251,7 +251,7 @@ pub(super) mod tests {
 
     #[test]
     fn two_names_are_one_file_and_a_stamp_tells_of_every_change() {
-        let engine = Arc::new(Engine::new().unwrap());
+        let engine = Arc::new(Engine::new(true).unwrap());
         let dir = tempfile::tempdir().unwrap();
         let (one, two) = (dir.path().join("one"), dir.path().join("two"));
         std::fs::write(&one, b"abc").unwrap();
@@ -276,7 +276,7 @@ pub(super) mod tests {
 
     #[test]
     fn the_descriptors_are_one_inode_and_block() {
-        let engine = Arc::new(Engine::new().unwrap());
+        let engine = Arc::new(Engine::new(true).unwrap());
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         std::fs::write(&path, b"abc").unwrap();

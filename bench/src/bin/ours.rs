@@ -10,7 +10,7 @@ use stillwire_filecache::{Cache, Config};
 
 fn main() -> ExitCode {
     // A machine that gives no cache gives none later.
-    let greeting = match Cache::new(Config { bytes: 4 << 20, ..Config::default() }) {
+    let greeting = match Cache::new(Config { bytes: 4 << 20, io_uring: false, ..Config::default() }) {
         Ok(_) => {
             let works: Vec<&str> = WORKS.iter().map(|(name, _)| *name).collect();
             serde_json::json!({ "ready": concat!("stillwire ", env!("CARGO_PKG_VERSION")), "works": works })

@@ -1,15 +1,14 @@
 //! Devices that move only when told: the NIC on paper, and the emulator's whole model.
 
 use std::cell::Cell;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use stillwire_dma::{Error, PciFunction, Register, Result};
 use stillwire_emulator::wire::{Sink, Wire};
 use stillwire_emulator::{Config, LocalDevice, Model, Running};
 
-use crate::paper::{Counts, PaperNic, RECEIVED};
+use crate::paper::{Counts, PaperNic};
 
 /// A device, and what it counted.
 pub struct Device {
@@ -22,12 +21,14 @@ enum Kind {
     Model(Modelled),
 }
 
+/// Frames that shall arrive: how many, and which.
+type Due = Arc<Mutex<(usize, Vec<u8>)>>;
+
 /// The emulator's model with a wire that checks what it gets.
 struct Modelled {
     device: Arc<LocalDevice>,
     sink: Sink,
-    /// Frames that shall arrive.
-    due: Arc<AtomicUsize>,
+    due: Due,
     head: Register,
     tail: Register,
     len: Register,
@@ -50,7 +51,7 @@ impl Device {
     /// # Errors
     /// When its registers cannot be reached.
     pub fn model() -> Result<Self> {
-        let (sink, due) = (Sink::new(), Arc::<AtomicUsize>::default());
+        let (sink, due) = (Sink::new(), Due::default());
         let wire = Far { sink: sink.clone(), due: due.clone() };
         let config = Config { frames_per_step: 1 << 13, ..Default::default() };
         let device = LocalDevice::new(Model::new(config, Box::new(wire)));
@@ -93,14 +94,14 @@ impl Device {
         }
     }
 
-    /// Lets up to `frames` frames arrive; returns for how many there were buffers.
+    /// Lets up to `count` copies of `frame` arrive; returns for how many there were buffers.
     ///
     /// # Errors
     /// Buffers that are not there.
-    pub fn receive(&self, frames: usize) -> Result<usize> {
+    pub fn receive(&self, count: usize, frame: &[u8]) -> Result<usize> {
         match &self.kind {
-            Kind::Paper(paper) => paper.receive(frames),
-            Kind::Model(model) => model.receive(frames),
+            Kind::Paper(paper) => paper.receive(count, frame),
+            Kind::Model(model) => model.receive(count, frame),
         }
     }
 
@@ -140,15 +141,16 @@ impl Modelled {
         Ok(())
     }
 
-    fn receive(&self, frames: usize) -> Result<usize> {
-        self.due.store(frames, Ordering::Relaxed);
+    fn receive(&self, count: usize, frame: &[u8]) -> Result<usize> {
+        *lock(&self.due) = (count, frame.to_vec());
         let (_, arrived) = self.step()?;
-        self.due.store(0, Ordering::Relaxed);
+        lock(&self.due).0 = 0;
+        let descriptors = arrived * frame.len().div_ceil(BUFFER) as u64;
         let mut counts = self.received.get();
         counts.frames += arrived;
-        counts.bytes += arrived * RECEIVED.len() as u64;
-        counts.descriptors += arrived;
-        counts.reports += arrived;
+        counts.bytes += arrived * frame.len() as u64;
+        counts.descriptors += descriptors;
+        counts.reports += descriptors;
         // Buffers are given back once a poll, and frames arrive between two of them.
         counts.doorbells += u64::from(arrived > 0);
         self.received.set(counts);
@@ -172,7 +174,7 @@ impl Modelled {
 /// The wire's far end: checks and counts what comes, and sends what is due.
 struct Far {
     sink: Sink,
-    due: Arc<AtomicUsize>,
+    due: Due,
 }
 
 impl Wire for Far {
@@ -181,17 +183,22 @@ impl Wire for Far {
     }
 
     fn receive(&mut self, frame: &mut Vec<u8>) -> bool {
-        let left = self.due.load(Ordering::Relaxed);
-        if left == 0 {
+        let mut due = lock(&self.due);
+        if due.0 == 0 {
             return false;
         }
-        self.due.store(left - 1, Ordering::Relaxed);
-        frame.clear();
-        frame.extend_from_slice(&RECEIVED);
+        due.0 -= 1;
+        frame.clone_from(&due.1);
         true
     }
 }
 
+fn lock(due: &Due) -> MutexGuard<'_, (usize, Vec<u8>)> {
+    due.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Bytes of the driver's receive buffers.
+const BUFFER: usize = 2048;
 /// After everything that the model delays.
 const LATE: Duration = Duration::from_secs(1 << 20);
 /// Transmit queue 0: length, head and tail (82599 datasheet 8.2.3.9).

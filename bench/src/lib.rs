@@ -7,6 +7,7 @@
 mod cached;
 mod device;
 mod header;
+pub mod line;
 pub mod paper;
 mod port;
 pub mod race;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use stillwire_driver::{Config, Frame, Nic, Posted, Result, RxQueue, TxQueue};
 
 use crate::Device;
+use crate::paper::RECEIVED;
 
 /// A NIC's queues, and the NIC itself.
 pub struct Port<T> {
@@ -33,7 +34,7 @@ impl<T: stillwire_dma::Payload + 'static> Port<T> {
             port.tx.publish();
             device.settle()?;
             port.tx.reclaim(drop);
-            device.receive(ring.into())?;
+            device.receive(ring.into(), &RECEIVED)?;
             port.rx.poll(ring.into(), |_| {});
         }
         Ok(port)

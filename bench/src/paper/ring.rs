@@ -83,11 +83,11 @@ impl PaperNic {
         Ok(())
     }
 
-    /// Lets up to `frames` frames of [`RECEIVED`] arrive; returns for how many there were buffers.
+    /// Lets up to `count` copies of `frame` arrive; returns for how many there were buffers.
     ///
     /// # Errors
     /// A buffer that is not there.
-    pub fn receive(&self, frames: usize) -> Result<usize> {
+    pub fn receive(&self, count: usize, frame: &[u8]) -> Result<usize> {
         let mut state = self.lock();
         let state = &mut *state;
         if !self.may_master(state) || self.get(RXCTRL) & RXCTRL_RXEN == 0 {
@@ -96,29 +96,22 @@ impl PaperNic {
         let Some(ring) = self.ring(&state.mappings, RX)? else { return Ok(0) };
         state.rx.doorbells += u64::from(ring.tail != state.rx_tail);
         state.rx_tail = ring.tail;
-        let (mut at, mut count) = (ring.head, 0);
-        while at != ring.tail && count < frames {
-            let [low, high] = ring.descriptor(at);
-            let wrong = |what| unfit(what, at, [low, high]);
-            if high & RX_DD != 0 {
-                return Err(wrong("was not given back"));
+        let buffer = (self.get(RX + BUFFERS) as usize & 0x1f) << 10;
+        let pieces = frame.len().div_ceil(buffer.max(1));
+        let (mut at, mut arrived) = (ring.head, 0);
+        while arrived < count && ring.ready(at) >= pieces as u32 {
+            for (index, piece) in frame.chunks(buffer.max(1)).enumerate() {
+                ring.fill(at, &state.mappings, piece, index + 1 == pieces)?;
+                at = (at + 1) % ring.size;
             }
-            let (memory, buffer) = find(&state.mappings, low, RECEIVED.len(), Access::ReadWrite)
-                .ok_or_else(|| wrong("names a buffer that is not mapped for writing"))?;
-            memory.write_at(buffer, &RECEIVED);
-            let index = 2 * at as usize;
-            ring.words[index].store(RX_UDP_V4.to_le(), Ordering::Relaxed);
-            let status = RX_DD | RX_EOP | RX_IPCS | (RECEIVED.len() as u64) << 32;
-            ring.words[index + 1].store(status.to_le(), Ordering::Release);
-            at = (at + 1) % ring.size;
-            count += 1;
+            arrived += 1;
         }
         self.set(RX + HEAD, at);
-        state.rx.frames += count as u64;
-        state.rx.bytes += (count * RECEIVED.len()) as u64;
-        state.rx.descriptors += count as u64;
-        state.rx.reports += count as u64;
-        Ok(count)
+        state.rx.frames += arrived as u64;
+        state.rx.bytes += (arrived * frame.len()) as u64;
+        state.rx.descriptors += (arrived * pieces) as u64;
+        state.rx.reports += (arrived * pieces) as u64;
+        Ok(arrived)
     }
 
     /// The queue whose registers begin at `page`; `None` while it is not enabled.
@@ -147,6 +140,29 @@ impl Ring<'_> {
     fn descriptor(&self, at: u32) -> [u64; 2] {
         let index = 2 * at as usize;
         [0, 1].map(|word| u64::from_le(self.words[index + word].load(Ordering::Relaxed)))
+    }
+
+    /// Descriptors from `at` to the tail.
+    fn ready(&self, at: u32) -> u32 {
+        (self.tail + self.size - at) % self.size
+    }
+
+    /// Writes a piece of a frame into the buffer of a receive descriptor, and the descriptor back.
+    fn fill(&self, at: u32, mappings: &[Mapped], piece: &[u8], last: bool) -> Result<()> {
+        let [low, high] = self.descriptor(at);
+        let wrong = |what| unfit(what, at, [low, high]);
+        if high & RX_DD != 0 {
+            return Err(wrong("was not given back"));
+        }
+        let (memory, buffer) = find(mappings, low, piece.len(), Access::ReadWrite)
+            .ok_or_else(|| wrong("names a buffer that is not mapped for writing"))?;
+        memory.write_at(buffer, piece);
+        let words = &self.words[2 * at as usize..];
+        words[0].store(RX_UDP_V4.to_le(), Ordering::Relaxed);
+        let end = if last { RX_EOP } else { 0 };
+        let status = RX_DD | end | RX_IPCS | (piece.len() as u64) << 32;
+        words[1].store(status.to_le(), Ordering::Release);
+        Ok(())
     }
 }
 
@@ -211,7 +227,7 @@ fn unfit(what: &str, at: u32, [low, high]: [u64; 2]) -> Error {
     Error::Model(format!("paper NIC: descriptor {at} ({low:#018x} {high:#018x}) {what}"))
 }
 
-/// The frame that arrives: 60 bytes of UDP over IPv4.
+/// A frame that may arrive: 60 bytes of UDP over IPv4.
 pub const RECEIVED: [u8; 60] = {
     let mut frame = [0; 60];
     let headers: [u8; 42] = [
@@ -234,6 +250,8 @@ const BASE_LOW: u32 = 0x00;
 const BASE_HIGH: u32 = 0x04;
 const LENGTH: u32 = 0x08;
 const HEAD: u32 = 0x10;
+/// Receive only: size of the buffers, KiB (SRRCTL).
+const BUFFERS: u32 = 0x14;
 const TAIL: u32 = 0x18;
 const CONTROL: u32 = 0x28;
 const CONTROL_ENABLE: u32 = 1 << 25;

@@ -65,21 +65,36 @@ fn frames_arrive_where_there_are_buffers() {
     let paper = PaperNic::new().unwrap();
     let nic = open(&paper);
     let mut rx = nic.rx_queue().unwrap();
-    assert_eq!(paper.receive(100).unwrap(), 63, "one descriptor of the ring stays unused");
-    assert_eq!(paper.receive(1).unwrap(), 0);
+    assert_eq!(paper.receive(100, &RECEIVED).unwrap(), 63, "one descriptor of the ring stays unused");
+    assert_eq!(paper.receive(1, &RECEIVED).unwrap(), 0);
     let mut bytes = Vec::new();
     for round in 0..100 {
         let budget = if round == 0 { 64 } else { 40 };
         let found = rx.poll(budget, |frame| {
             frame.copy_to(&mut bytes);
-            assert_eq!(bytes, ring::RECEIVED);
+            assert_eq!(bytes, RECEIVED);
         });
         assert_eq!(found, if round == 0 { 63 } else { 40 });
-        assert_eq!(paper.receive(40).unwrap(), 40, "the buffers were given back");
+        assert_eq!(paper.receive(40, &RECEIVED).unwrap(), 40, "the buffers were given back");
     }
     let frames = 63 + 100 * 40;
     let expect = Counts { frames, bytes: 60 * frames, descriptors: frames, reports: frames, doorbells: 101 };
     assert_eq!(paper.received(), expect);
+}
+
+#[test]
+fn a_large_frame_lies_in_several_buffers() {
+    let paper = PaperNic::new().unwrap();
+    let nic = open(&paper);
+    let mut rx = nic.rx_queue().unwrap();
+    let frame: Vec<u8> = (0..9014).map(|at| (at / 7) as u8).collect();
+    assert_eq!(paper.receive(100, &frame).unwrap(), 12, "63 buffers, five a frame");
+    let mut bytes = Vec::new();
+    let found = rx.poll(100, |received| {
+        received.copy_to(&mut bytes);
+        assert!(bytes == frame);
+    });
+    assert_eq!((found, paper.received().descriptors), (12, 60));
 }
 
 #[test]

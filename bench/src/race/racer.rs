@@ -12,7 +12,7 @@ use stillwire_filecache::Hold;
 use super::ask::RUN_PAGES;
 use super::timed::{self, Burst};
 use super::{Answer, Ask, Error, Kind, Result, Work};
-use crate::paper::Counts;
+use crate::paper::{Counts, RECEIVED};
 use crate::{Cached, Device, Port, TCP_HEADERS, tcp_header};
 
 /// Does what it is asked. Devices and caches stay for the next question.
@@ -153,7 +153,7 @@ impl Stage {
         let before = self.device.received();
         let (mut spent, mut looked_at) = (Duration::ZERO, 0);
         for _ in 0..ask.frames / ask.burst {
-            let arrived = self.device.receive(ask.burst)?;
+            let arrived = self.device.receive(ask.burst, &RECEIVED)?;
             expect(ask, "frames for which there were buffers", arrived as u64, ask.burst as u64)?;
             let start = Instant::now();
             let (taken, bytes) = timed::timed_rx60(&mut port.rx, ask.burst);

@@ -84,14 +84,32 @@ static inline __attribute__((always_inline)) unsigned page_burst(struct lane *la
 	return rte_eth_tx_burst(lane->port, 0, frames, lane->burst);
 }
 
-static inline __attribute__((always_inline)) unsigned receive_burst(struct lane *lane)
+static inline __attribute__((always_inline)) unsigned look(struct lane *lane, struct rte_mbuf **frames)
 {
-	struct rte_mbuf *frames[MAX_BURST];
 	unsigned came = rte_eth_rx_burst(lane->port, 0, frames, lane->burst);
 
 	for (unsigned i = 0; i < came; i++)
 		lane->seen += *rte_pktmbuf_mtod_offset(frames[i], const uint16_t *, 12);
+	return came;
+}
+
+/* Freed as any frame may be, chained or shared. */
+static inline __attribute__((always_inline)) unsigned receive_burst(struct lane *lane)
+{
+	struct rte_mbuf *frames[MAX_BURST];
+	unsigned came = look(lane, frames);
+
 	rte_pktmbuf_free_bulk(frames, came);
+	return came;
+}
+
+/* Put back without a look at them, as a program may that knows its frames to be single and its own. */
+static inline __attribute__((always_inline)) unsigned raw_receive_burst(struct lane *lane)
+{
+	struct rte_mbuf *frames[MAX_BURST];
+	unsigned came = look(lane, frames);
+
+	rte_mempool_put_bulk(lane->frames, (void **)frames, came);
 	return came;
 }
 
@@ -109,3 +127,4 @@ static inline __attribute__((always_inline)) unsigned receive_burst(struct lane 
 BURST(tx_small, small_burst);
 BURST(tx_page, page_burst);
 BURST(rx_small, receive_burst);
+BURST(rx_raw, raw_receive_burst);

@@ -27,6 +27,6 @@ struct burst {
 	burst_fn timed, untimed;
 };
 
-extern const struct burst tx_small, tx_page, rx_small;
+extern const struct burst tx_small, tx_page, rx_small, rx_raw;
 
 #endif

@@ -29,7 +29,7 @@ static const char *make_pools(struct port *port, uint16_t ring)
 	port->frames = rte_pktmbuf_pool_create(name, ring + POOL_SPARE, POOL_CACHE, 0, RTE_MBUF_DEFAULT_BUF_SIZE, 0);
 	snprintf(name, sizeof(name), "payloads-%u", generation);
 	port->payloads = rte_pktmbuf_pool_create(name, ring + POOL_SPARE, POOL_CACHE, 0, 0, 0);
-	return port->frames && port->payloads ? NULL : "no memory for the buffers; give more huge pages";
+	return port->frames && port->payloads ? NULL : "no memory for buffers; as root: echo 64 > /proc/sys/vm/nr_hugepages";
 }
 
 static const char *set_up_queues(struct port *port, uint16_t ring)
@@ -52,9 +52,9 @@ static const char *set_up_queues(struct port *port, uint16_t ring)
 	tx.offloads = conf.txmode.offloads;
 	tx.tx_rs_thresh = tx.tx_free_thresh = THRESHOLD;
 	if (receives && rte_eth_rx_queue_setup(port->id, 0, ring, 0, &rx, port->frames))
-		return "rte_eth_rx_queue_setup failed; ring must be 64 to 4096, a multiple of 32";
+		return "rte_eth_rx_queue_setup failed; stderr says why";
 	if (!receives && rte_eth_tx_queue_setup(port->id, 0, ring, 0, &tx))
-		return "rte_eth_tx_queue_setup failed; ring must be 64 to 4096, a multiple of 32";
+		return "rte_eth_tx_queue_setup failed; stderr says why";
 	return rte_eth_dev_start(port->id) ? "rte_eth_dev_start failed; stderr says why" : NULL;
 }
 
@@ -95,24 +95,27 @@ static const char *set_up_listening(struct port *port, uint16_t ring)
 	return error;
 }
 
+void port_reset(struct port *port)
+{
+	/* Fails on a port that never started, which is as good. What the rings hold goes back to the pools. */
+	(void)rte_eth_dev_stop(port->id);
+	rte_mempool_free(port->frames);
+	rte_mempool_free(port->payloads);
+	port->frames = port->payloads = NULL;
+	port->ring = 0;
+}
+
 const char *port_configure(struct port *port, uint16_t ring)
 {
-	struct rte_mempool *frames = port->frames, *payloads = port->payloads;
 	const char *error;
 
 	if (port->ring == ring)
 		return NULL;
-	if (port->ring && rte_eth_dev_stop(port->id))
-		return "rte_eth_dev_stop failed; stderr says why";
-	port->ring = 0;
+	port_reset(port);
 	error = make_pools(port, ring);
 	if (!error)
 		error = set_up_listening(port, ring);
-	if (error)
-		return error;
-	/* The old queues are gone now, and with them whatever they held of the old pools. */
-	rte_mempool_free(frames);
-	rte_mempool_free(payloads);
-	port->ring = ring;
-	return NULL;
+	if (!error)
+		port->ring = ring;
+	return error;
 }

@@ -27,7 +27,10 @@ struct port {
 	char path[128];               /* what the driver said that it chose */
 };
 
-/* Set the port up with rings of `ring` descriptors. NULL, or why not. */
+/* Set the port up with a ring of `ring` descriptors, unless it has one. NULL, or why not. */
 const char *port_configure(struct port *port, uint16_t ring);
+
+/* Stop the port and forget its buffers, also those that a run that failed has lost. */
+void port_reset(struct port *port);
 
 #endif

@@ -1,5 +1,4 @@
 /* See slot.h. The linker's --wrap (link.args) sends the library's own calls to the __wrap_ functions below. */
-#define _GNU_SOURCE
 #include "slot.h"
 
 #include <stdio.h>

@@ -10,7 +10,7 @@
 
 #include "paper.h"
 
-enum { SLOTS = 5 };
+enum { SLOTS = 6 };
 
 extern struct paper slots[SLOTS];
 

@@ -27,6 +27,7 @@ static const struct work {
 	{"tx-page", &tx_page,
 	 {.tx_offloads = CHECKSUMS | RTE_ETH_TX_OFFLOAD_MULTI_SEGS, .path = "Using full-featured tx code path"}, 2, true},
 	{"rx60", &rx_small, {.receives = true, .path = "Vector rx enabled"}, 1, false},
+	{"rx60-raw", &rx_raw, {.receives = true, .path = "Vector rx enabled"}, 1, false},
 	{"rx60-scatter", &rx_small,
 	 {.rx_offloads = RTE_ETH_RX_OFFLOAD_SCATTER | RTE_ETH_RX_OFFLOAD_CHECKSUM, .receives = true,
 	  .path = "Using Vector Scattered Rx callback"}, 1, false},
@@ -56,8 +57,7 @@ const char *works_open(void)
 void works_close(void)
 {
 	for (unsigned i = 0; i < WORKS; i++) {
-		if (ports[i].ring)
-			rte_eth_dev_stop(ports[i].id);
+		port_reset(&ports[i]);
 		rte_eth_dev_close(ports[i].id);
 	}
 }
@@ -178,37 +178,52 @@ static const char *check_request(const struct request *r)
 		return "burst must be 4 to 256, a multiple of 4";
 	if (r->frames == 0 || r->frames % r->burst)
 		return "frames must be a multiple of burst";
-	if (r->ring < 64 || r->ring > 4096 || r->ring % 32)
-		return "ring must be 64 to 4096, a multiple of 32";
+	if (r->ring < 64 || r->ring > 4096 || (r->ring & (r->ring - 1)))
+		return "ring must be a power of two, 64 to 4096; the vector receive path takes no other";
 	if (r->payload == 0 || r->payload > MAX_PAYLOAD)
 		return "payload must be 1 to 16384 bytes";
 	return size_file((uint64_t)r->cache_mib << 20) ? NULL : "no address space for cache_mib";
+}
+
+/* Warm up until frees are due in every burst, then measure. */
+static const char *measure(unsigned work, const struct request *request, struct lane *lane, struct result *result)
+{
+	const struct burst *burst = works[work].burst;
+	struct paper *nic = ports[work].nic;
+	uint64_t laps = 3 * request->ring / request->burst + 1, ignored = 0;
+	const char *error = move_frames(work, lane, burst->untimed, laps * request->burst, &ignored);
+
+	if (error)
+		return error;
+	nic->count = (struct paper_counts){0};
+	lane->seen = 0;
+	*result = (struct result){.path = ports[work].path};
+	error = move_frames(work, lane, burst->timed, request->frames, &result->ns);
+	result->count = nic->count;
+	return error ? error : judge(work, request, lane, &result->count);
 }
 
 const char *works_run(unsigned work, const struct request *request, struct result *result)
 {
 	static struct rte_mbuf_ext_shared_info owner = {.free_cb = keep, .refcnt = 1};
 	struct port *port = &ports[work];
-	uint64_t laps = 3 * request->ring / request->burst + 1; /* until frees are due in every burst */
 	const char *error = check_request(request);
 	struct lane lane;
-	uint64_t ignored = 0;
 
-	if (!error)
-		error = port_configure(port, request->ring);
 	if (error)
 		return error;
-	lane = (struct lane){
-		.port = port->id, .burst = request->burst, .payload = request->payload, .frames = port->frames,
-		.payloads = port->payloads, .file = file, .file_bytes = file_bytes, .owner = &owner,
-	};
-	error = move_frames(work, &lane, works[work].burst->untimed, laps * request->burst, &ignored);
-	if (error)
-		return error;
-	port->nic->count = (struct paper_counts){0};
-	lane.seen = 0;
-	*result = (struct result){.path = port->path};
-	error = move_frames(work, &lane, works[work].burst->timed, request->frames, &result->ns);
-	result->count = port->nic->count;
-	return error ? error : judge(work, request, &lane, &result->count);
+	error = port_configure(port, request->ring);
+	if (!error) {
+		lane = (struct lane){
+			.port = port->id, .burst = request->burst, .payload = request->payload, .frames = port->frames,
+			.payloads = port->payloads, .file = file, .file_bytes = file_bytes, .owner = &owner,
+		};
+		error = measure(work, request, &lane, result);
+	}
+	if (error) {
+		port_reset(port);
+		port->nic->wrong = NULL;
+		rte_mbuf_ext_refcnt_set(&owner, 1);
+	}
+	return error;
 }

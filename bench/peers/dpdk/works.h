@@ -6,9 +6,10 @@
 #include <stdint.h>
 
 #include "port.h"
+#include "slot.h"
 
 enum {
-	WORKS = 5,
+	WORKS = SLOTS, /* each has a port of its own */
 	MAX_BURST = 256,
 	HEADER_BYTES = 54,      /* Ethernet, IPv4 and TCP without options */
 	MAX_PAYLOAD = 16 * 1024, /* what one descriptor may name */

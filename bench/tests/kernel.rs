@@ -89,6 +89,9 @@ fn every_work(kernel: &mut Running) {
             }
             if work == "zerocopy-gso" {
                 assert_eq!((&answer["completed"], &answer["copied"]), (&json!(frames), &json!(0)), "{answer}");
+            } else {
+                let time = |key: &str| answer[key].as_u64().filter(|&ns| ns > 0);
+                assert!(time("ack_ns").is_some() && time("ack_ns") < time("far_ns"), "{answer}");
             }
         }
     }

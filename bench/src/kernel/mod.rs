@@ -16,10 +16,14 @@
 //!   send ──> UDP ──> ifb: counts, frees ──> error queue ──> sender
 //! ```
 //!
-//! Two things speak for the kernel and are not counted against it. What a sender's thread does not do itself is not its
-//! CPU time: an acknowledgement that finds no system call under way is worked off on the far end's core, and so are the
-//! segments which that lets go (`far_ns` is that core's time, the far end's own reads included). And the far end frees
-//! the buffers, which a NIC's driver does in the sender's machine.
+//! Two things speak for the kernel and are not in `ns`. What the sender's thread does not do itself is not its CPU time:
+//! an acknowledgement that finds no system call under way is worked off on the far end's core, and the segments that it
+//! lets go are sent there. That is `ack_ns`; in a machine with a NIC it is the sender's machine that pays it. In frames
+//! it is the larger part by far, for frames are cut there. And the far end frees the buffers, which is in `far_ns`, all of
+//! that thread's time, spinning included; with a NIC it is the work of the sender's driver.
+//!
+//! What speaks against it: the two cores share a queue and the pages' counts of references, as a driver's interrupt on
+//! another core would. The figures swing with it; a minimum over rounds means most.
 //!
 //! The interfaces live in a network namespace of this process and end with it; so does the file, which has no name.
 

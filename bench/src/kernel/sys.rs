@@ -49,7 +49,7 @@ pub fn set_offloads(file: &File, offloads: u32) -> io::Result<()> {
 
 /// Allows `MSG_ZEROCOPY` on a socket.
 pub fn allow_zero_copy(socket: &Socket) -> io::Result<()> {
-    set_option(socket, libc::SOL_SOCKET, SO_ZEROCOPY, 1)
+    set_option(socket, libc::SOL_SOCKET, libc::SO_ZEROCOPY, 1)
 }
 
 /// Has the kernel cut what is sent on a UDP socket into datagrams of `bytes`.
@@ -123,9 +123,38 @@ fn done(outcome: c_int) -> io::Result<()> {
 #[repr(align(8))]
 struct Control([u8; 128]);
 
-/// `include/uapi/asm-generic/socket.h`.
-const SO_ZEROCOPY: c_int = 60;
 /// `include/uapi/linux/errqueue.h`.
 const SO_EE_ORIGIN_ZEROCOPY: u8 = 5;
 /// The same file.
 const SO_EE_CODE_ZEROCOPY_COPIED: u8 = 1;
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    /// A receiver on this machine could keep the pages for ever, so the kernel copies them, and says so.
+    #[test]
+    fn a_completion_on_loopback_says_that_the_send_was_copied() {
+        let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
+        receiver.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let sender = Socket::from(UdpSocket::bind("127.0.0.1:0").unwrap());
+        allow_zero_copy(&sender).unwrap();
+        sender.connect(&receiver.local_addr().unwrap().into()).unwrap();
+        assert_eq!(completion(&sender).unwrap(), None, "nothing was sent");
+        assert_eq!(sender.send_with_flags(&[7; 3000], libc::MSG_ZEROCOPY).unwrap(), 3000);
+        let mut buffer = [0; 4000];
+        assert_eq!(receiver.recv(&mut buffer).unwrap(), 3000);
+        let begin = Instant::now();
+        let completion = loop {
+            if let Some(completion) = completion(&sender).unwrap() {
+                break completion;
+            }
+            assert!(begin.elapsed() < Duration::from_secs(10), "no completion");
+            std::thread::yield_now();
+        };
+        assert_eq!(completion, Completion { sends: 1, copied: true });
+    }
+}

@@ -30,8 +30,9 @@ pub fn run(tun: &Tun, file: &HotFile, order: &Order, cores: &Cores) -> Result<Ou
         let far = &mut far;
         let player = scope.spawn(|| {
             cores.go_far()?;
-            tun.play(far, cores.apart, &arrived, &stop).map_err(Error::system("the far side of the TUN interface"))?;
-            Ok(cpu_time())
+            let asked = "the far side of the TUN interface";
+            let answering = tun.play(far, cores.apart, &arrived, &stop).map_err(Error::system(asked))?;
+            Ok((cpu_time(), answering))
         });
         let stopper = Stopper(&stop);
         let sent = send(file, order.work, &arrived);
@@ -39,8 +40,12 @@ pub fn run(tun: &Tun, file: &HotFile, order: &Order, cores: &Cores) -> Result<Ou
         (sent, player.join().expect("the far end does not panic"))
     });
     // Who ended first is the cause of what the other reports.
-    let (far_cpu, cpu) = (played?, sent?);
-    let more = vec![("far_ns", (far_cpu.as_nanos() as u64).into()), ("wasted", far.wasted.into())];
+    let ((far_cpu, answering), cpu) = (played?, sent?);
+    let more = vec![
+        ("ack_ns", (answering.as_nanos() as u64).into()),
+        ("far_ns", (far_cpu.as_nanos() as u64).into()),
+        ("wasted", far.wasted.into()),
+    ];
     Ok(Outcome { cpu, frames: far.segments, bytes: far.bytes, more })
 }
 
@@ -56,19 +61,25 @@ impl Drop for Stopper<'_> {
 /// Connects, sends, and waits until all has arrived; CPU time of the sending.
 fn send(file: &HotFile, work: Work, arrived: &AtomicU64) -> Result<Duration, Error> {
     let socket = connect().map_err(Error::system("a connection to the far end"))?;
+    let late = |asked| {
+        let found = format!("{} of {} bytes have arrived", arrived.load(Ordering::Acquire), file.len());
+        Error::Late { asked, deadline: PATIENCE, found }
+    };
     let start = cpu_time();
     match work {
         Work::Write => timed_write(&socket, &file.map),
         Work::ReadWrite => timed_read_write(&socket, &file.file, file.len()),
         _ => timed_sendfile(&socket, &file.file, file.len()),
     }
-    .map_err(Error::system("sending the file"))?;
+    .map_err(|source| match source.kind() {
+        io::ErrorKind::WouldBlock => late("room for more to send"),
+        _ => Error::System { asked: "sending the file", source },
+    })?;
     let spent = cpu_time() - start;
     let begin = Instant::now();
     while arrived.load(Ordering::Acquire) < file.len() {
         if begin.elapsed() > PATIENCE {
-            let found = format!("{} of {} bytes have arrived", arrived.load(Ordering::Acquire), file.len());
-            return Err(Error::Late { asked: "the last acknowledgement", deadline: PATIENCE, found });
+            return Err(late("the last acknowledgement"));
         }
         thread::sleep(Duration::from_micros(100));
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::far_end::FarEnd;
+use super::pair::cpu_time;
 use super::{Error, namespace, sys};
 
 /// An interface whose far side is a descriptor.
@@ -47,12 +48,16 @@ impl Tun {
     /// Plays `far` until `stop`, and says in `arrived` how many bytes it has. It spins when there is a core for it: a
     /// thread that sleeps would have the sender pay for waking it, which a NIC does not.
     ///
+    /// Returns the CPU time of handing over the acknowledgements: in that call the kernel works them off, and sends what
+    /// they let go.
+    ///
     /// # Errors
     /// The descriptor fails.
-    pub fn play(&self, far: &mut FarEnd, spin: bool, arrived: &AtomicU64, stop: &AtomicBool) -> io::Result<()> {
+    pub fn play(&self, far: &mut FarEnd, spin: bool, arrived: &AtomicU64, stop: &AtomicBool) -> io::Result<Duration> {
         let mut packet = [0; HEADERS];
         let mut answer = Vec::with_capacity(HEADERS);
         let mut unanswered = 0;
+        let mut answering = Duration::ZERO;
         while !stop.load(Ordering::Acquire) {
             let taken = match (&self.file).read(&mut packet) {
                 Ok(len) => Some(len),
@@ -70,8 +75,10 @@ impl Tun {
             answer.clear();
             answer.resize(VNET, 0);
             if far.answer(&mut answer) {
+                let start = cpu_time();
                 // An interface that drops, drops: the sender repeats.
                 let _ = (&self.file).write(&answer);
+                answering += cpu_time() - start;
                 arrived.store(far.bytes, Ordering::Release);
             } else if taken.is_none() && spin {
                 hint::spin_loop();
@@ -80,7 +87,7 @@ impl Tun {
                 poll(&mut [PollFd::new(&self.file, PollFlags::IN)], Some(&brief))?;
             }
         }
-        Ok(())
+        Ok(answering)
     }
 }
 

@@ -4,17 +4,14 @@
 //! A device is moved between timed regions, on the same core: what is timed is the driver, and the figures do not depend
 //! on how two virtual CPUs share cache lines.
 
-
 mod cached;
 mod device;
 mod header;
-mod port;
 pub mod kernel;
 pub mod line;
 pub mod paper;
+mod port;
 pub mod race;
-use std::sync::Arc;
-use std::time::Duration;
 
 pub use cached::{Cached, FILE, PATTERN};
 pub use device::Device;

@@ -168,7 +168,7 @@ impl Payload for Hold {
 
     /// # Panics
     /// Also when the cache has no DMA mapping ([`Cache::attach`](crate::Cache::attach)).
-    fn segments(&self, range: Range<usize>, mut each: impl FnMut(Segment)) {
+    fn segments(&self, range: Range<usize>, each: impl FnMut(Segment)) {
         let range = self.in_frames(range);
         if let Some(core) = self.core() {
             segments(core, &self.frames, range, each);

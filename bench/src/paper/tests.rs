@@ -13,7 +13,7 @@ impl Payload for Bytes {
         self.1
     }
 
-    fn segments(&self, range: Range<usize>, each: &mut dyn FnMut(Segment)) {
+    fn segments(&self, range: Range<usize>, each: impl FnMut(Segment)) {
         self.0.segment(range).into_iter().for_each(each);
     }
 }

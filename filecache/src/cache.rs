@@ -113,7 +113,7 @@ impl Cache {
         let engine =
             Engine::new(config.io_uring).map_err(|source| Error::Guard { what: "starting the disk engine", source })?;
         let notices = notices(&arena, &uffd, &engine);
-        let core = Arc::new(Core::new(config, arena, uffd, engine)?);
+        let core = Core::new(config, arena, uffd, engine)?;
         let mut inner = CacheInner {
             threads: Vec::new(),
             flusher: None,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 
 use rustix::event::{EventfdFlags, eventfd};
 use stillwire_dma::Mapping;
@@ -76,11 +76,11 @@ pub(crate) enum Mail {
 }
 
 impl Core {
-    pub(crate) fn new(config: Config, arena: Arena, uffd: Uffd, engine: Engine) -> Result<Self> {
+    pub(crate) fn new(config: Config, arena: Arena, uffd: Uffd, engine: Engine) -> Result<Arc<Self>> {
         let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
         let bell = bell.map_err(|error| Error::Guard { what: "eventfd", source: error.into() })?;
         let (uffd, pages) = (Arc::new(uffd), arena.pages());
-        Ok(Self {
+        let core = Arc::new(Self {
             digests: Digests::new(pages),
             combine: Combine::new(arena.page_size()),
             counters: Counters::new(),
@@ -102,7 +102,14 @@ impl Core {
             mapping: OnceLock::new(),
             arena,
             config,
-        })
+        });
+        lock(&CORES).push(Arc::downgrade(&core));
+        Ok(core)
+    }
+
+    /// A share of the core at `address`, if there is one. Not necessarily the one that was there before.
+    pub(crate) fn find(address: *const Self) -> Option<Arc<Self>> {
+        lock(&CORES).iter().find(|core| std::ptr::eq(core.as_ptr(), address))?.upgrade()
     }
 
     /// Ends one hold of a page. No system call, unless a writer has waited for just this.
@@ -141,9 +148,9 @@ impl Core {
         self.last();
     }
 
-    /// One of those that `end` counted is done.
+    /// One of those that `end` counted is done. The caller has a share of the core.
     #[allow(unsafe_code)]
-    fn last(&self) {
+    pub(crate) fn last(&self) {
         // AcqRel: everything that other holders did comes before the end.
         if self.ending.fetch_sub(1, Ordering::AcqRel) == 1 {
             // SAFETY: the pointer is that of `Arc::into_raw` in `end`, of the share that it gave away for this (seen: it was
@@ -212,6 +219,15 @@ impl Core {
         let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
     }
 }
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        lock(&CORES).retain(|core| !std::ptr::eq(core.as_ptr(), self));
+    }
+}
+
+/// Every core that there is: for holds, which have no share in theirs.
+static CORES: Mutex<Vec<Weak<Core>>> = Mutex::new(Vec::new());
 
 /// Locks; a thread that panicked with the lock left the data as consistent as every single step leaves it.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -10,7 +10,7 @@ use stillwire_dma::{Payload, Segment};
 use crate::core::{Core, Mail};
 use crate::file::{FileCore, Opened};
 use crate::frames::Frames;
-use crate::page::{Phase, Refusal, Touch};
+use crate::page::{Left, Phase, Refusal, Touch};
 use crate::stats::count;
 use crate::{Error, Result};
 
@@ -47,22 +47,28 @@ impl Hold {
             if pages.end - pages.start == 1
                 && let Some(entry) = file.table.entries(pages.start).first()
                 && let Some(frame) = entry.get()
-                && core.arena.word(frame).hold_usual()
             {
-                if entry.get() == Some(frame) {
+                let answer = core.arena.word(frame).hold();
+                if answer == Ok(Touch::Again) && entry.get() == Some(frame) {
                     return Ok(Self::of(core, range, Frames::one(frame)));
                 }
-                core.release(frame);
+                return Self::of_any(opened, range, Some((frame, answer)));
             }
         }
-        Self::of_any(opened, range)
+        Self::of_any(opened, range, None)
     }
 
-    /// The same for any range and pages in any state.
-    fn of_any(opened: &Arc<Opened>, range: Range<u64>) -> Result<Self> {
-        let range = opened.file.check(range)?;
+    /// The same for any range and pages in any state. `found`: the first page has been looked up and counted in already, and
+    /// this was the answer.
+    fn of_any(opened: &Arc<Opened>, range: Range<u64>, found: Option<(u32, Answer)>) -> Result<Self> {
         let core = &opened.cache.core;
-        let frames = hold_pages(core, &opened.file, opened.file.pages_of(&range))?;
+        let pages = opened.file.pages_of(&range);
+        let mut frames = Frames::default();
+        match found {
+            Some(_) => hold_slowly(core, &opened.file, pages.clone(), found, &mut frames)?,
+            None => opened.file.check(range.clone()).map(|_| ())?,
+        }
+        hold_more(core, &opened.file, pages, &mut frames)?;
         // Checked again: the file may have been cut off before a page was read.
         match opened.file.check(range) {
             Ok(range) => Ok(Self::of(core, range, frames)),
@@ -74,7 +80,7 @@ impl Hold {
     }
 
     /// The hold of `range`, whose pages `frames` are held.
-    #[inline]
+    #[inline(always)]
     fn of(core: &Arc<Core>, range: Range<u64>, frames: Frames) -> Self {
         core.counters.holds.add_one();
         let kept = NonNull::new(Arc::as_ptr(core).cast_mut()).filter(|_| frames.len() > 0).map(Kept);
@@ -193,14 +199,38 @@ impl Drop for Hold {
 #[inline]
 unsafe fn release(core: Kept, frame: u32) {
     // SAFETY: the page is held up to here, so the core is there. Its last use is the operation that releases the page.
-    if !unsafe { core.0.as_ref() }.arena.word(frame).release_quietly() {
-        // SAFETY: the page is still held, so the core is there, and it is the content of an `Arc` (`Hold::new`): a share of
-        // it is taken for what follows the release.
-        let core = unsafe {
-            Arc::increment_strong_count(core.0.as_ptr());
-            Arc::from_raw(core.0.as_ptr())
-        };
-        core.release(frame);
+    match unsafe { core.0.as_ref() }.arena.word(frame).let_go() {
+        Left::Nothing => {}
+        // SAFETY: it is what this release has left.
+        left => unsafe { finish(core, frame, left) },
+    }
+}
+
+/// Does what releasing `frame` has left.
+///
+/// # Safety
+/// The caller has released the page, and `left` is what that has left.
+#[cold]
+unsafe fn finish(core: Kept, frame: u32, left: Left) {
+    match left {
+        Left::Nothing => {}
+        // A core that has come to the same address may have such a page too. To settle that is right at any time.
+        Left::Unsettled => {
+            if let Some(core) = Core::find(core.0.as_ptr())
+                && frame < core.arena.pages()
+            {
+                core.released(frame, core.arena.word(frame).settle());
+            }
+        }
+        Left::Ended => {
+            // SAFETY: `Core::end` has counted this page, and keeps a share of the core until `last` has been called for it. So
+            // the core is there, the content of an `Arc` (`Hold::of`), and a share of it can be taken for the call.
+            let core = unsafe {
+                Arc::increment_strong_count(core.0.as_ptr());
+                Arc::from_raw(core.0.as_ptr())
+            };
+            core.last();
+        }
     }
 }
 
@@ -231,7 +261,14 @@ type Answer = std::result::Result<Touch, Refusal>;
 #[inline]
 pub(crate) fn hold_pages(core: &Arc<Core>, file: &Arc<FileCore>, pages: Range<u64>) -> Result<Frames> {
     let mut frames = Frames::default();
-    let mut at = pages.start;
+    hold_more(core, file, pages, &mut frames)?;
+    Ok(frames)
+}
+
+/// Holds the pages of `pages` that `frames` has not yet; none when it fails.
+#[inline]
+fn hold_more(core: &Arc<Core>, file: &Arc<FileCore>, pages: Range<u64>, frames: &mut Frames) -> Result<()> {
+    let mut at = pages.start + u64::from(frames.len());
     while at < pages.end {
         // What the first page that is not simply held was found to be.
         let mut found = None;
@@ -253,11 +290,11 @@ pub(crate) fn hold_pages(core: &Arc<Core>, file: &Arc<FileCore>, pages: Range<u6
             }
         }
         if at < pages.end {
-            hold_slowly(core, file, at..pages.end, found, &mut frames)?;
+            hold_slowly(core, file, at..pages.end, found, frames)?;
             at = pages.start + u64::from(frames.len());
         }
     }
-    Ok(frames)
+    Ok(())
 }
 
 /// Does what stands in the way of holding the first page of `pages`, and adds what is held by that to `frames`; releases
@@ -305,6 +342,9 @@ fn step(
         Ok(_) | Err(Refusal::WriterWaits) => {
             // Counted in, but it has left the file; or it has a writer that must not wait for this hold too.
             let stays = file.table.get(pages.start) == Some(frame);
+            if stays && answer == Ok(Touch::First) {
+                file.first_touch(core, pages.start);
+            }
             if stays && (answer.is_ok() || !core.copy_for_holders(file, pages.start, frame)) {
                 frames.push(frame);
             } else {

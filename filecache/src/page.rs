@@ -38,9 +38,9 @@
 //! belongs to its holders).
 
 #[cfg(loom)]
-use loom::sync::atomic::{AtomicU64, Ordering};
+use loom::sync::atomic::{AtomicU64, Ordering, fence};
 #[cfg(not(loom))]
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 pub(crate) use crate::word::Phase;
 use crate::word::{
@@ -79,6 +79,36 @@ pub(crate) enum Released {
     Free,
     /// The cache has ended, and this was the last hold of the page.
     Last,
+}
+
+/// What [`PageWord::let_go`] has left to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use = "a writer waits for ever, or a page is lost, if nobody does it"]
+pub(crate) enum Left {
+    /// Nothing.
+    Nothing,
+    /// [`PageWord::settle`]. Not by who can not be sure that the word is still there: others may settle the page first, and
+    /// end the cache.
+    Unsettled,
+    /// As [`Released::Last`]. The cache waits for that, so it is still there.
+    Ended,
+}
+
+impl Left {
+    /// What the release that found the word to be `before` has left, if there is something unusual about the page.
+    #[cold]
+    fn of_last(before: Word) -> Self {
+        if before.holds() > 1 {
+            return Self::Nothing;
+        }
+        if before.0 & ENDED == 0 {
+            return Self::Unsettled;
+        }
+        // Acquire: what the page's other holders did comes before the memory goes. Nobody passes by any more, so one
+        // release comes here.
+        fence(Ordering::Acquire);
+        Self::Ended
+    }
 }
 
 /// What the guard does about a store that hit protection.
@@ -127,16 +157,6 @@ impl PageWord {
         self.hold_unusual(before)
     }
 
-    /// [`hold`](Self::hold), if the page is as it usually is; otherwise nothing has changed.
-    #[inline]
-    #[must_use = "the page is held when this is true"]
-    pub(crate) fn hold_usual(&self) -> bool {
-        let seen = self.0.load(Ordering::Relaxed);
-        // One try: who fails goes the long way. Acquire as in `hold`.
-        seen & (PHASE | WAITER | REFERENCED | OFTEN | TOO_MANY) == ADMITS
-            && self.0.compare_exchange(seen, seen + 1, Ordering::Acquire, Ordering::Relaxed).is_ok()
-    }
-
     /// The rest of [`hold`](Self::hold), for words other than the usual one; the count is in already.
     #[cold]
     fn hold_unusual(&self, before: Word) -> Result<Touch, Refusal> {
@@ -159,51 +179,41 @@ impl PageWord {
         Err(Refusal::Phase { phase, released: self.release() })
     }
 
-    /// Ends one hold, if that leaves nothing to do; `false` otherwise, and nothing has changed. For who may touch nothing of
-    /// the cache any more after it.
+    /// Ends one hold, and leaves the rest to the caller. For who holds the page by nothing but this count: what the page is of
+    /// may be gone after it, and this word with it.
     #[inline]
-    #[must_use = "the page is still held when this is false"]
-    pub(crate) fn release_quietly(&self) -> bool {
-        let mut seen = self.0.load(Ordering::Relaxed);
-        while seen & (WAITER | HOLDERS | ENDED) == 0 {
-            debug_assert!(Word(seen).holds() > 0, "a page was released more often than held");
-            // Release: as in `release`.
-            match self.0.compare_exchange_weak(seen, seen - 1, Ordering::Release, Ordering::Relaxed) {
-                Ok(_) => return true,
-                Err(now) => seen = now,
-            }
-        }
-        false
-    }
-
-    /// Ends one hold.
-    #[inline]
-    pub(crate) fn release(&self) -> Released {
+    pub(crate) fn let_go(&self) -> Left {
         // Release: what the holder read, it read before any store of the writer that this lets through.
         let before = Word(self.0.fetch_sub(1, Ordering::Release));
         debug_assert!(before.holds() > 0, "a page was released more often than held");
-        if before.0 & (WAITER | HOLDERS | ENDED) == 0 { Released::Done } else { self.release_unusual(before) }
+        if before.0 & (WAITER | HOLDERS | ENDED) == 0 { Left::Nothing } else { Left::of_last(before) }
     }
 
+    /// Does what the last [`let_go`](Self::let_go) of a page has left, unless somebody else did it, or there was nothing:
+    /// anybody may call this at any time.
     #[cold]
-    fn release_unusual(&self, before: Word) -> Released {
-        if before.holds() > 1 {
-            return Released::Done;
-        }
-        let mut ended = false;
+    pub(crate) fn settle(&self) -> Released {
         let changed = self.change(|word| {
-            let last = word.phase() == Phase::Protected && word.holds() == 0;
-            if last && word.0 & (HOLDERS | ENDED) != 0 {
-                ended = word.0 & ENDED != 0;
+            let last = word.phase() == Phase::Protected && word.holds() == 0 && word.0 & ENDED == 0;
+            if last && word.0 & HOLDERS != 0 {
                 return Some(Word::of(Phase::Empty));
             }
             (last && word.0 & WAITER != 0).then(|| word.with(Phase::Opening).set(DIRTY).clear(WAITER | WRITTEN))
         });
         match changed {
             Ok(word) if word.phase() == Phase::Opening => Released::Opening,
-            Ok(_) if ended => Released::Last,
             Ok(_) => Released::Free,
             Err(_) => Released::Done,
+        }
+    }
+
+    /// Ends one hold.
+    #[inline]
+    pub(crate) fn release(&self) -> Released {
+        match self.let_go() {
+            Left::Nothing => Released::Done,
+            Left::Unsettled => self.settle(),
+            Left::Ended => Released::Last,
         }
     }
 

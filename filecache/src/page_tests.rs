@@ -79,14 +79,10 @@ fn a_new_holder_can_not_step_in_front_of_a_writer_whose_turn_has_come() {
     page.hold().unwrap();
     assert_eq!(page.fault(), Fault::Wait);
     // What the last release does, stopped between its two steps.
-    page.0.fetch_sub(1, Ordering::Release);
+    assert_eq!(page.let_go(), Left::Unsettled);
     assert_eq!(page.hold(), Err(Refusal::Phase { phase: Phase::Opening, released: Released::Opening }));
     assert_eq!(page.phase(), Phase::Opening);
-    assert_eq!(
-        page.release_unusual(Word::of(Phase::Protected).set(WAITER | 1)),
-        Released::Done,
-        "the guard is told once"
-    );
+    assert_eq!(page.settle(), Released::Done, "the guard is told once");
 }
 
 #[test]
@@ -239,6 +235,18 @@ fn a_copy_lives_as_long_as_its_holders() {
     assert_eq!(page.release(), Released::Done);
     assert_eq!(page.release(), Released::Free);
     assert!(page.begin_fill());
+}
+
+#[test]
+fn the_last_release_of_each_page_tells_that_the_cache_has_ended() {
+    let page = protected();
+    assert!(!page.end(), "nobody holds it");
+    page.hold().unwrap();
+    page.hold().unwrap();
+    assert_eq!(page.fault(), Fault::Wait);
+    assert!(page.end());
+    assert_eq!((page.let_go(), page.let_go()), (Left::Nothing, Left::Ended));
+    assert_eq!(page.settle(), Released::Done, "who comes late to a page that has ended leaves it alone");
 }
 
 #[test]

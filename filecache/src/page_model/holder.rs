@@ -86,7 +86,7 @@ impl World {
             let waited = word.now().0 & WAITER != 0;
             let before = Word(word.0.fetch_sub(1, Ordering::AcqRel));
             if waited && before.holds() == 1 {
-                self.released(frame, word.release_unusual(before));
+                self.released(frame, word.settle());
             }
             return;
         }

@@ -10,6 +10,7 @@
 #![allow(unsafe_code)]
 
 use std::ops::Range;
+use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use stillwire_dma::copy::copy_out;
@@ -104,6 +105,19 @@ impl Arena {
     #[inline]
     pub(crate) fn word(&self, page: u32) -> &PageWord {
         &self.words[page as usize]
+    }
+
+    /// The same, for who may go on to the pages behind it.
+    #[inline]
+    pub(crate) fn words_from(&self, page: u32) -> NonNull<PageWord> {
+        NonNull::from(&self.words[page as usize..]).cast()
+    }
+
+    /// The arena page whose state is at `word`; a number beyond all pages if none is.
+    #[inline]
+    pub(crate) fn page_of(&self, word: NonNull<PageWord>) -> u32 {
+        let bytes = word.addr().get().wrapping_sub(self.words.as_ptr().addr());
+        u32::try_from(bytes / size_of::<PageWord>()).unwrap_or(u32::MAX)
     }
 
     /// Free and allocated blocks.

@@ -1,5 +1,6 @@
 //! Which arena pages a hold is of: runs of neighbours.
 
+use std::num::NonZeroU32;
 use std::ops::Range;
 
 /// The arena pages of a run of file pages, in order. One run is kept in place, more of them on the heap.
@@ -9,6 +10,13 @@ pub(crate) struct Frames {
     /// Boxed, so that a hold of one run is short: it is moved with every frame.
     #[expect(clippy::box_collection, reason = "a word instead of three, and hardly ever there")]
     more: Option<Box<Vec<Run>>>,
+}
+
+/// The same, borrowed.
+#[derive(Clone, Copy)]
+pub(crate) struct Runs<'a> {
+    first: Run,
+    more: &'a [Run],
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -26,12 +34,6 @@ impl Run {
 }
 
 impl Frames {
-    /// One arena page.
-    #[inline]
-    pub(crate) fn one(frame: u32) -> Self {
-        Self { first: Run { before: 0, frame, pages: 1 }, more: None }
-    }
-
     /// Adds an arena page.
     #[inline]
     pub(crate) fn push(&mut self, frame: u32) {
@@ -75,19 +77,49 @@ impl Frames {
         }
     }
 
+    /// First page and number of pages, if it is one run.
+    #[inline]
+    pub(crate) fn as_run(&self) -> Option<(u32, NonZeroU32)> {
+        let pages = NonZeroU32::new(self.first.pages)?;
+        self.more.is_none().then_some((self.first.frame, pages))
+    }
+
+    /// What they are.
+    #[inline]
+    pub(crate) fn runs(&self) -> Runs<'_> {
+        Runs { first: self.first, more: self.more.as_ref().map_or(&[], |more| more) }
+    }
+}
+
+impl<'a> Runs<'a> {
+    /// One run.
+    #[inline]
+    pub(crate) fn run(frame: u32, pages: u32) -> Self {
+        Self { first: Run { before: 0, frame, pages }, more: &[] }
+    }
+
     /// The arena page at `index`.
-    pub(crate) fn at(&self, index: u32) -> u32 {
-        let run = self.run(index);
+    pub(crate) fn at(self, index: u32) -> u32 {
+        let run = self.run_of(index);
         run.frame + (index - run.before)
+    }
+
+    /// The arena range (bytes) of `range` (bytes from the start of the first page), if it is one piece that is not empty.
+    #[inline]
+    pub(crate) fn piece(self, range: &Range<u64>, shift: u32) -> Option<Range<usize>> {
+        let start = (u64::from(self.first.frame) << shift) + range.start;
+        let len = range.end.saturating_sub(range.start);
+        let inside = range.end <= u64::from(self.first.pages) << shift;
+        (inside && len > 0 && len <= PIECE).then_some(start as usize..(start + len) as usize)
     }
 
     /// The arena ranges (bytes) of `range` (bytes from the start of the first page), in order, neighbours in one piece of
     /// at most [`PIECE`] bytes. `range` lies inside.
-    pub(crate) fn pieces(&self, range: Range<u64>, shift: u32) -> impl Iterator<Item = Range<usize>> + '_ {
+    pub(crate) fn pieces(self, range: Range<u64>, shift: u32) -> impl Iterator<Item = Range<usize>> + 'a {
         let mut at = range.start;
         std::iter::from_fn(move || {
             (at < range.end).then(|| {
-                let run = self.run((at >> shift) as u32);
+                let run = self.run_of((at >> shift) as u32);
                 let end = range.end.min(u64::from(run.end()) << shift).min(at + PIECE);
                 let start = ((run.frame as usize) << shift) + (at - (u64::from(run.before) << shift)) as usize;
                 let piece = start..start + (end - at) as usize;
@@ -98,13 +130,11 @@ impl Frames {
     }
 
     /// The run that the page at `index` is in.
-    fn run(&self, index: u32) -> Run {
-        debug_assert!(index < self.len(), "page {index} of {}", self.len());
+    fn run_of(self, index: u32) -> Run {
         if index < self.first.end() {
             return self.first;
         }
-        let more = self.more.as_ref().map_or(&[][..], |more| &more[..]);
-        more[more.partition_point(|run| run.end() <= index)]
+        self.more[self.more.partition_point(|run| run.end() <= index)]
     }
 }
 
@@ -128,12 +158,17 @@ mod tests {
             let mut each = Vec::new();
             packed.each(|frame| each.push(frame));
             prop_assert_eq!(&each, &frames);
+            let packed = packed.runs();
             (0..).zip(&frames).for_each(|(index, &frame)| assert_eq!(packed.at(index), frame));
 
             let most = frames.len() * 4096;
             let (start, end) = (range.0.min(range.1).min(most), range.0.max(range.1).min(most));
             let expected = (start..end).map(|at| frames[at / 4096] as usize * 4096 + at % 4096);
-            let pieces: Vec<_> = packed.pieces(start as u64..end as u64, 12).collect();
+            let range = start as u64..end as u64;
+            let pieces: Vec<_> = packed.pieces(range.clone(), 12).collect();
+            if let Some(piece) = packed.piece(&range, 12) {
+                prop_assert_eq!(&pieces, &[piece]);
+            }
             prop_assert!(pieces.iter().flat_map(Clone::clone).eq(expected));
             prop_assert!(pieces.windows(2).all(|two| two[0].end != two[1].start), "neighbours are one piece");
         }

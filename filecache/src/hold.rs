@@ -1,29 +1,44 @@
 //! Holds: stable references to byte ranges of a file.
 #![allow(unsafe_code)]
 
+use std::num::NonZeroU32;
 use std::ops::Range;
 use std::ptr::NonNull;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use stillwire_dma::{Payload, Segment};
 
-use crate::core::{Core, Mail};
-use crate::file::{FileCore, Opened};
-use crate::frames::Frames;
-use crate::page::{Left, Phase, Refusal, Touch};
-use crate::stats::count;
-use crate::{Error, Result};
+use crate::Result;
+use crate::core::Core;
+use crate::file::Opened;
+use crate::frames::{Frames, Runs};
+use crate::holding::{Answer, hold_more, hold_slowly};
+use crate::page::{Left, PageWord, Touch};
 
 /// A byte range of a file that nobody can change for as long as this value lives.
 ///
 /// It owns what it needs: the memory and a mapping for a device stay until the last hold is dropped. Send it to another
 /// thread, move it into a transmit queue; dropping it releases every page once.
 pub struct Hold {
-    /// `None` when it has no pages.
-    core: Option<Kept>,
+    /// Where in the file it begins, bytes.
     offset: u64,
+    held: Held,
+}
+
+/// The pages of a hold. They are named here, not looked up again: while a writer waits for one, the file's newer holds get a
+/// copy.
+enum Held {
+    /// Neighbours in the arena. A hold is moved with every frame, so this is as short as it can be, and knows the words
+    /// that a release changes.
+    Run { core: Kept, first: At, pages: NonZeroU32, len: u32 },
+    /// All others: several runs, more than a run can say, none.
+    Runs(Box<Scattered>),
+}
+
+struct Scattered {
+    /// `None` when there are no pages.
+    core: Option<Kept>,
     len: usize,
-    /// The pages are named here, not looked up again: while a writer waits for one, the file's newer holds get a copy.
     frames: Frames,
 }
 
@@ -32,13 +47,22 @@ pub struct Hold {
 #[derive(Clone, Copy)]
 struct Kept(NonNull<Core>);
 
+/// The word of a held page.
+#[derive(Clone, Copy)]
+struct At(NonNull<PageWord>);
+
 // SAFETY: a `&Core` may go to any thread (`Core` is `Sync`), and this is no more than one.
 unsafe impl Send for Kept {}
 // SAFETY: as above.
 unsafe impl Sync for Kept {}
+// SAFETY: as above, for a `&PageWord`.
+unsafe impl Send for At {}
+// SAFETY: as above.
+unsafe impl Sync for At {}
 
 impl Hold {
-    #[inline]
+    // Always: as a call, this would take a third longer, as the hold goes through memory on its way back.
+    #[inline(always)]
     pub(crate) fn new(opened: &Arc<Opened>, range: Range<u64>) -> Result<Self> {
         let (core, file) = (&opened.cache.core, &*opened.file);
         if range.start < range.end && range.end <= file.len() {
@@ -50,7 +74,12 @@ impl Hold {
             {
                 let answer = core.arena.word(frame).hold();
                 if answer == Ok(Touch::Again) && entry.get() == Some(frame) {
-                    return Ok(Self::of(core, range, Frames::one(frame)));
+                    core.counters.holds.add_one();
+                    // A page has less than 4 GiB.
+                    let len = (range.end - range.start) as u32;
+                    let (core, first) = (Kept::of(core), At(core.arena.words_from(frame)));
+                    let held = Held::Run { core, first, pages: NonZeroU32::MIN, len };
+                    return Ok(Self { offset: range.start, held });
                 }
                 return Self::of_any(opened, range, Some((frame, answer)));
             }
@@ -80,29 +109,53 @@ impl Hold {
     }
 
     /// The hold of `range`, whose pages `frames` are held.
-    #[inline(always)]
+    #[inline]
     fn of(core: &Arc<Core>, range: Range<u64>, frames: Frames) -> Self {
         core.counters.holds.add_one();
-        let kept = NonNull::new(Arc::as_ptr(core).cast_mut()).filter(|_| frames.len() > 0).map(Kept);
-        Self { core: kept, offset: range.start, len: (range.end - range.start) as usize, frames }
+        let len = range.end - range.start;
+        let kept = Kept::of(core);
+        let held = match (frames.as_run(), u32::try_from(len)) {
+            (Some((frame, pages)), Ok(len)) => {
+                Held::Run { core: kept, first: At(core.arena.words_from(frame)), pages, len }
+            }
+            _ => {
+                let core = (frames.len() > 0).then_some(kept);
+                Held::Runs(Box::new(Scattered { core, len: len as usize, frames }))
+            }
+        };
+        Self { offset: range.start, held }
     }
 
-    /// The core; `None` when the hold has no pages.
+    /// The core and the arena pages; `None` when the hold has no pages.
     #[inline]
-    fn core(&self) -> Option<&Core> {
-        // SAFETY: made from an `Arc<Core>`'s content in `new`, which lives for as long as a page of it is held (`Core::end`),
-        // and this value holds one until it is dropped.
-        self.core.map(|core| unsafe { core.0.as_ref() })
+    fn pages(&self) -> Option<(&Core, Runs<'_>)> {
+        match &self.held {
+            Held::Run { core, first, pages, .. } => {
+                // SAFETY: made from an `Arc<Core>`'s content, which lives for as long as a page of it is held (`Core::end`),
+                // and this value holds one until it is dropped.
+                let core = unsafe { core.0.as_ref() };
+                Some((core, Runs::run(core.arena.page_of(first.0), pages.get())))
+            }
+            Held::Runs(held) => {
+                // SAFETY: as above.
+                let core = unsafe { held.core?.0.as_ref() };
+                Some((core, held.frames.runs()))
+            }
+        }
     }
 
     /// Length, bytes.
+    #[inline]
     pub fn len(&self) -> usize {
-        self.len
+        match &self.held {
+            Held::Run { len, .. } => *len as usize,
+            Held::Runs(held) => held.len,
+        }
     }
 
     /// Whether it holds nothing.
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.len() == 0
     }
 
     /// Where in the file it begins, bytes.
@@ -112,12 +165,12 @@ impl Hold {
 
     /// The held bytes, in order, as the pieces that are contiguous in memory.
     pub fn chunks(&self) -> impl Iterator<Item = &[u8]> {
-        self.held(0..self.len)
+        self.slices(0..self.len())
     }
 
     /// CRC-32 (IEEE) of the held bytes.
     pub fn crc32(&self) -> u32 {
-        self.crc32_range(0..self.len)
+        self.crc32_range(0..self.len())
     }
 
     /// CRC-32 (IEEE) of a part of the held bytes; `range` counts from the hold's start. The digest of a whole page is
@@ -126,19 +179,18 @@ impl Hold {
     /// # Panics
     /// When `range` reaches past [`len`](Self::len).
     pub fn crc32_range(&self, range: Range<usize>) -> u32 {
-        let range = self.in_frames(range);
-        let Some(core) = self.core() else { return 0 };
+        let Some((core, range, runs)) = self.part(range) else { return 0 };
         let shift = core.arena.page_shift();
         let mut crc = 0;
         let mut at = range.start;
         while at < range.end {
             let end = range.end.min(((at >> shift) + 1) << shift);
-            let frame = self.frames.at((at >> shift) as u32);
+            let frame = runs.at((at >> shift) as u32);
             crc = if end - at == 1 << shift {
                 core.combine.append_page(crc, digest(core, frame))
             } else {
                 let start = ((frame as usize) << shift) + (at & ((1 << shift) - 1)) as usize;
-                // SAFETY: as in `held`: the page is held.
+                // SAFETY: as in `slices`: the page is held.
                 let bytes = unsafe { core.arena.held(start..start + (end - at) as usize) };
                 let mut hasher = crc32fast::Hasher::new_with_initial(crc);
                 hasher.update(bytes);
@@ -150,34 +202,38 @@ impl Hold {
     }
 
     /// Pieces of `range`, bytes from the hold's start.
-    fn held(&self, range: Range<usize>) -> impl Iterator<Item = &[u8]> {
-        let range = self.in_frames(range);
-        self.core().into_iter().flat_map(move |core| {
-            let pieces = self.frames.pieces(range.clone(), core.arena.page_shift());
+    fn slices(&self, range: Range<usize>) -> impl Iterator<Item = &[u8]> {
+        self.part(range).into_iter().flat_map(|(core, range, runs)| {
+            let pieces = runs.pieces(range, core.arena.page_shift());
             // SAFETY: the slices borrow `self`, and `self` holds every page that it covers until it is dropped.
             pieces.map(|piece| unsafe { core.arena.held(piece) })
         })
     }
 
-    /// `range` (bytes from the hold's start) as bytes from the start of its first page.
-    fn in_frames(&self, range: Range<usize>) -> Range<u64> {
-        assert!(range.start <= range.end && range.end <= self.len, "{range:?} of a hold of {} bytes", self.len);
-        let skipped = self.core().map_or(0, |core| self.offset & (core.arena.page_size() as u64 - 1));
-        skipped + range.start as u64..skipped + range.end as u64
+    /// The core, and `range` (bytes from the hold's start) as bytes from the start of the first of the arena's pages, and
+    /// these. `None` when the hold has no pages.
+    #[inline]
+    fn part(&self, range: Range<usize>) -> Option<(&Core, Range<u64>, Runs<'_>)> {
+        let len = self.len();
+        assert!(range.start <= range.end && range.end <= len, "{range:?} of a hold of {len} bytes");
+        let (core, runs) = self.pages()?;
+        let skipped = self.offset & (core.arena.page_size() as u64 - 1);
+        Some((core, skipped + range.start as u64..skipped + range.end as u64, runs))
     }
 }
 
 impl Payload for Hold {
+    #[inline]
     fn len(&self) -> usize {
-        self.len
+        self.len()
     }
 
     /// # Panics
     /// Also when the cache has no DMA mapping ([`Cache::attach`](crate::Cache::attach)).
+    #[inline]
     fn segments(&self, range: Range<usize>, each: impl FnMut(Segment)) {
-        let range = self.in_frames(range);
-        if let Some(core) = self.core() {
-            segments(core, &self.frames, range, each);
+        if let Some((core, range, runs)) = self.part(range) {
+            segments(core, runs, range, each);
         }
     }
 }
@@ -185,38 +241,63 @@ impl Payload for Hold {
 impl Drop for Hold {
     #[inline]
     fn drop(&mut self) {
-        if let Some(core) = self.core {
-            // SAFETY: each page is held by this value, and released here, once; the core is there as long as one is.
-            self.frames.each(|frame| unsafe { release(core, frame) });
+        match &self.held {
+            Held::Run { core, first, pages, .. } => {
+                for page in 0..pages.get() as usize {
+                    // SAFETY: each page of the run is held by this value, and released here, once; so its word is there.
+                    unsafe { release(*core, At(first.0.add(page))) };
+                }
+            }
+            Held::Runs(held) => held.release(),
         }
     }
 }
 
-/// Ends a hold of `frame`, after which the core may be gone.
-///
-/// # Safety
-/// The caller holds the page, and does so no more.
-#[inline]
-unsafe fn release(core: Kept, frame: u32) {
-    // SAFETY: the page is held up to here, so the core is there. Its last use is the operation that releases the page.
-    match unsafe { core.0.as_ref() }.arena.word(frame).let_go() {
-        Left::Nothing => {}
-        // SAFETY: it is what this release has left.
-        left => unsafe { finish(core, frame, left) },
+impl Scattered {
+    #[cold]
+    fn release(&self) {
+        let Some(core) = self.core else { return };
+        self.frames.each(|frame| {
+            // SAFETY: this page is still held, so the core is there, and is released here, once.
+            unsafe { release(core, At(core.0.as_ref().arena.words_from(frame))) };
+        });
     }
 }
 
-/// Does what releasing `frame` has left.
+impl Kept {
+    #[inline]
+    fn of(core: &Arc<Core>) -> Self {
+        // SAFETY: what is in an `Arc` is not at 0. (Not made of a reference: a share is made of it in `finish`.)
+        Self(unsafe { NonNull::new_unchecked(Arc::as_ptr(core).cast_mut()) })
+    }
+}
+
+/// Ends a hold of a page, after which the core may be gone.
 ///
 /// # Safety
-/// The caller has released the page, and `left` is what that has left.
+/// The caller holds the page of this core, and does so no more.
+#[inline]
+unsafe fn release(core: Kept, page: At) {
+    // SAFETY: the page is held up to here, so its word is there. Its last use is the operation that releases the page.
+    match unsafe { page.0.as_ref() }.let_go() {
+        Left::Nothing => {}
+        // SAFETY: it is what this release has left.
+        left => unsafe { finish(core, page, left) },
+    }
+}
+
+/// Does what releasing a page has left.
+///
+/// # Safety
+/// The caller has released this page of this core, and `left` is what that has left.
 #[cold]
-unsafe fn finish(core: Kept, frame: u32, left: Left) {
+unsafe fn finish(core: Kept, page: At, left: Left) {
     match left {
         Left::Nothing => {}
-        // A core that has come to the same address may have such a page too. To settle that is right at any time.
+        // A core that has come to the same address may have a page there too. To settle that is right at any time.
         Left::Unsettled => {
             if let Some(core) = Core::find(core.0.as_ptr())
+                && let frame = core.arena.page_of(page.0)
                 && frame < core.arena.pages()
             {
                 core.released(frame, core.arena.word(frame).settle());
@@ -246,181 +327,19 @@ fn digest(core: &Core, frame: u32) -> u32 {
 }
 
 /// Gives `each` the device's names for `range`, bytes from the start of the first of `frames`.
-pub(crate) fn segments(core: &Core, frames: &Frames, range: Range<u64>, mut each: impl FnMut(Segment)) {
+#[inline]
+pub(crate) fn segments(core: &Core, runs: Runs<'_>, range: Range<u64>, mut each: impl FnMut(Segment)) {
     let mapping = core.mapping.get().unwrap_or_else(|| panic!("a payload without Cache::attach"));
-    for piece in frames.pieces(range, core.arena.page_shift()) {
+    let mut name = |piece| {
         let segment = mapping.segment(piece);
         each(segment.unwrap_or_else(|| unreachable!("the whole arena is mapped, and pieces are short")));
-    }
-}
-
-/// What a page's word said.
-type Answer = std::result::Result<Touch, Refusal>;
-
-/// Holds every page of a run of file pages, or none.
-#[inline]
-pub(crate) fn hold_pages(core: &Arc<Core>, file: &Arc<FileCore>, pages: Range<u64>) -> Result<Frames> {
-    let mut frames = Frames::default();
-    hold_more(core, file, pages, &mut frames)?;
-    Ok(frames)
-}
-
-/// Holds the pages of `pages` that `frames` has not yet; none when it fails.
-#[inline]
-fn hold_more(core: &Arc<Core>, file: &Arc<FileCore>, pages: Range<u64>, frames: &mut Frames) -> Result<()> {
-    let mut at = pages.start + u64::from(frames.len());
-    while at < pages.end {
-        // What the first page that is not simply held was found to be.
-        let mut found = None;
-        for entry in file.table.entries(at).iter().take((pages.end - at) as usize) {
-            let Some(frame) = entry.get() else { break };
-            match core.arena.word(frame).hold() {
-                // Looked up again: it may have left the file between the look and the hold.
-                Ok(touch) if entry.get() == Some(frame) => {
-                    frames.push(frame);
-                    if touch == Touch::First {
-                        file.first_touch(core, at);
-                    }
-                    at += 1;
-                }
-                answer => {
-                    found = Some((frame, answer));
-                    break;
-                }
-            }
-        }
-        if at < pages.end {
-            hold_slowly(core, file, at..pages.end, found, frames)?;
-            at = pages.start + u64::from(frames.len());
-        }
-    }
-    Ok(())
-}
-
-/// Does what stands in the way of holding the first page of `pages`, and adds what is held by that to `frames`; releases
-/// all of `frames` when it fails. Keeps nothing locked or half done while it waits, so holders and the guard can not wait
-/// for each other.
-#[cold]
-fn hold_slowly(
-    core: &Arc<Core>,
-    file: &Arc<FileCore>,
-    pages: Range<u64>,
-    found: Option<(u32, Answer)>,
-    frames: &mut Frames,
-) -> Result<()> {
-    let done = match found {
-        None => fill(core, file, &pages),
-        Some((frame, answer)) => step(core, file, pages, frame, answer, frames),
     };
-    if done.is_err() {
-        std::mem::take(frames).each(|frame| core.release(frame));
-    }
-    done
-}
-
-/// Reads the first page of `pages` in, and asks for the others meanwhile.
-fn fill(core: &Arc<Core>, file: &Arc<FileCore>, pages: &Range<u64>) -> Result<()> {
-    let most = (AT_ONCE >> core.arena.page_shift()).max(1).min(u64::from(core.arena.pages()) / 8);
-    let end = pages.end.min(pages.start.saturating_add(most));
-    if end - pages.start > 1 {
-        file.prefetch(core, pages.start..end, pages.start);
-    }
-    file.fill(core, pages.start).map(drop)
-}
-
-/// One step towards holding the first page of `pages`, of which the look-up and the word said `frame` and `answer`.
-fn step(
-    core: &Arc<Core>,
-    file: &Arc<FileCore>,
-    pages: Range<u64>,
-    frame: u32,
-    answer: Answer,
-    frames: &mut Frames,
-) -> Result<()> {
-    let word = core.arena.word(frame);
-    let phase = match answer {
-        Ok(_) | Err(Refusal::WriterWaits) => {
-            // Counted in, but it has left the file; or it has a writer that must not wait for this hold too.
-            let stays = file.table.get(pages.start) == Some(frame);
-            if stays && answer == Ok(Touch::First) {
-                file.first_touch(core, pages.start);
-            }
-            if stays && (answer.is_ok() || !core.copy_for_holders(file, pages.start, frame)) {
-                frames.push(frame);
-            } else {
-                core.release(frame);
-            }
-            return Ok(());
-        }
-        Err(Refusal::TooMany) => {
-            let offset = pages.start << core.arena.page_shift();
-            return Err(Error::TooManyHolds { path: file.path().to_path_buf(), offset });
-        }
-        Err(Refusal::Phase { phase, released }) => {
-            core.released(frame, released);
-            phase
-        }
-    };
-    match phase {
-        Phase::Empty | Phase::Filling | Phase::Error => file.fill(core, pages.start).map(drop),
-        Phase::Open => close(core, file, pages, frames),
-        Phase::Protected | Phase::Opening | Phase::Closing | Phase::Taken => {
-            let moving = || matches!(word.phase(), Phase::Opening | Phase::Closing | Phase::Taken);
-            core.arena.parking.wait_while(frame, moving);
-            Ok(())
-        }
+    let shift = core.arena.page_shift();
+    match runs.piece(&range, shift) {
+        Some(piece) => name(piece),
+        None => runs.pieces(range, shift).for_each(name),
     }
 }
 
-/// Closes and holds the open pages that `pages` begins with: one ioctl for all of them.
-pub(crate) fn close(core: &Core, file: &FileCore, pages: Range<u64>, frames: &mut Frames) -> Result<()> {
-    let claim = |page: u64| {
-        let frame = file.table.get(page).filter(|&frame| core.arena.word(frame).begin_close())?;
-        if file.table.get(page) == Some(frame) {
-            return Some(frame);
-        }
-        // It has left the file, and is open in another.
-        not_closed(core, frame);
-        None
-    };
-    let closing: Vec<u32> = pages.clone().map_while(claim).collect();
-    if closing.is_empty() {
-        return Ok(());
-    }
-    let count_of = closing.len() as u64;
-    // Locked over the ioctls: the mappings stay where they are. Without a view there is nothing to protect.
-    let views = file.views.read().unwrap_or_else(PoisonError::into_inner);
-    let run = pages.start..pages.start + count_of;
-    let answer = views.iter().try_fold(0, |calls, view| Ok(calls + view.protect(&run)?));
-    drop(views);
-    for &frame in &closing {
-        match &answer {
-            Ok(_) => {
-                core.arena.word(frame).closed_and_held();
-                frames.push(frame);
-                core.arena.parking.wake(frame, 1);
-            }
-            Err(_) => not_closed(core, frame),
-        }
-    }
-    let calls = answer.map_err(|source| Error::View {
-        path: file.path().to_path_buf(),
-        what: "UFFDIO_WRITEPROTECT",
-        bytes: closing.len() << core.arena.page_shift(),
-        source,
-        hint: "",
-    })?;
-    count(&core.counters.closes, if calls > 0 { count_of } else { 0 });
-    count(&core.counters.close_calls, calls);
-    Ok(())
-}
-
-fn not_closed(core: &Core, frame: u32) {
-    if core.arena.word(frame).not_closed() {
-        core.tell_guard(Mail::Opening(frame));
-    }
-    core.arena.parking.wake(frame, 1);
-}
-
-/// Bytes of one hold that are read at the same time.
-const AT_ONCE: u64 = 16 << 20;
+// A transmit ring moves a hold with every frame.
+const _: () = assert!(size_of::<Hold>() <= 32);

@@ -44,6 +44,7 @@ mod folio;
 mod frames;
 mod guard;
 mod hold;
+mod holding;
 mod mapping;
 mod outside;
 mod page;

@@ -7,7 +7,7 @@ use crate::core::{Core, Mail, lock};
 use crate::file::FileCore;
 use crate::folio::Folio;
 use crate::frames::Frames;
-use crate::hold::close;
+use crate::holding::close;
 use crate::mapping::ViewMap;
 use crate::page::{Phase, Refusal, Released};
 use crate::stats::count;
@@ -75,7 +75,7 @@ impl FileCore {
         self.drop_pages(core, |other, dirty| other == page && !dirty);
         if self.table.get(page).is_some_and(|frame| core.arena.word(frame).phase() == Phase::Open) {
             // Closed by holding it; if that fails, the next attempt does it.
-            let held = crate::hold::hold_pages(core, self, page..page + 1);
+            let held = crate::holding::hold_pages(core, self, page..page + 1);
             held.into_iter().for_each(|frames| frames.each(|frame| core.release(frame)));
         }
         let _layout = lock(&self.layout);

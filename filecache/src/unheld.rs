@@ -8,7 +8,8 @@ use stillwire_dma::{Payload, Segment};
 use crate::Result;
 use crate::file::Opened;
 use crate::frames::Frames;
-use crate::hold::{hold_pages, segments};
+use crate::hold::segments;
+use crate::holding::hold_pages;
 
 /// A byte range of a cached file *without* a hold.
 ///
@@ -64,7 +65,7 @@ impl Unheld {
         let arena = &self.opened.cache.core.arena;
         let mut digest = crc32fast::Hasher::new();
         let mut copy = [0u8; 4096];
-        for piece in self.frames.pieces(self.in_frames(range), arena.page_shift()) {
+        for piece in self.frames.runs().pieces(self.in_frames(range), arena.page_shift()) {
             let mut at = piece.start;
             while at < piece.end {
                 let part = at..piece.end.min(at + copy.len());
@@ -93,6 +94,6 @@ impl Payload for Unheld {
     /// # Panics
     /// Also when the cache has no DMA mapping ([`Cache::attach`](crate::Cache::attach)).
     fn segments(&self, range: Range<usize>, each: impl FnMut(Segment)) {
-        segments(&self.opened.cache.core, &self.frames, self.in_frames(range), each);
+        segments(&self.opened.cache.core, self.frames.runs(), self.in_frames(range), each);
     }
 }

@@ -14,7 +14,7 @@ use crate::core::{Core, lock};
 use crate::disk::{Buffer, Operation, Request};
 use crate::file::{FileCore, Opened};
 use crate::frames::Frames;
-use crate::hold::hold_pages;
+use crate::holding::hold_pages;
 use crate::stats::count;
 use crate::{Error, Result};
 
@@ -108,7 +108,7 @@ impl FileCore {
         let shift = core.arena.page_shift();
         let start = pages.start << shift;
         let len = (pages.end << shift).min(self.len()).saturating_sub(start);
-        let pieces: Vec<_> = frames.pieces(0..len, shift).collect();
+        let pieces: Vec<_> = frames.runs().pieces(0..len, shift).collect();
         let held = Arc::new(HeldRun { core: core.clone(), frames });
         let mut offset = start;
         for piece in pieces {

@@ -1,0 +1,182 @@
+//! How pages come to be held: looked up, counted in, looked up again, and what stands in the way of that.
+
+use std::ops::Range;
+use std::sync::{Arc, PoisonError};
+
+use crate::core::{Core, Mail};
+use crate::file::FileCore;
+use crate::frames::Frames;
+use crate::page::{Phase, Refusal, Touch};
+use crate::stats::count;
+use crate::{Error, Result};
+
+/// What a page's word said.
+pub(crate) type Answer = std::result::Result<Touch, Refusal>;
+
+/// Holds every page of a run of file pages, or none.
+#[inline]
+pub(crate) fn hold_pages(core: &Arc<Core>, file: &Arc<FileCore>, pages: Range<u64>) -> Result<Frames> {
+    let mut frames = Frames::default();
+    hold_more(core, file, pages, &mut frames)?;
+    Ok(frames)
+}
+
+/// Holds the pages of `pages` that `frames` has not yet; none when it fails.
+#[inline]
+pub(crate) fn hold_more(core: &Arc<Core>, file: &Arc<FileCore>, pages: Range<u64>, frames: &mut Frames) -> Result<()> {
+    let mut at = pages.start + u64::from(frames.len());
+    while at < pages.end {
+        // What the first page that is not simply held was found to be.
+        let mut found = None;
+        for entry in file.table.entries(at).iter().take((pages.end - at) as usize) {
+            let Some(frame) = entry.get() else { break };
+            match core.arena.word(frame).hold() {
+                // Looked up again: it may have left the file between the look and the hold.
+                Ok(touch) if entry.get() == Some(frame) => {
+                    frames.push(frame);
+                    if touch == Touch::First {
+                        file.first_touch(core, at);
+                    }
+                    at += 1;
+                }
+                answer => {
+                    found = Some((frame, answer));
+                    break;
+                }
+            }
+        }
+        if at < pages.end {
+            hold_slowly(core, file, at..pages.end, found, frames)?;
+            at = pages.start + u64::from(frames.len());
+        }
+    }
+    Ok(())
+}
+
+/// Does what stands in the way of holding the first page of `pages`, and adds what is held by that to `frames`; releases
+/// all of `frames` when it fails. Keeps nothing locked or half done while it waits, so holders and the guard can not wait
+/// for each other.
+#[cold]
+pub(crate) fn hold_slowly(
+    core: &Arc<Core>,
+    file: &Arc<FileCore>,
+    pages: Range<u64>,
+    found: Option<(u32, Answer)>,
+    frames: &mut Frames,
+) -> Result<()> {
+    let done = match found {
+        None => fill(core, file, &pages),
+        Some((frame, answer)) => step(core, file, pages, frame, answer, frames),
+    };
+    if done.is_err() {
+        std::mem::take(frames).each(|frame| core.release(frame));
+    }
+    done
+}
+
+/// Reads the first page of `pages` in, and asks for the others meanwhile.
+fn fill(core: &Arc<Core>, file: &Arc<FileCore>, pages: &Range<u64>) -> Result<()> {
+    let most = (AT_ONCE >> core.arena.page_shift()).max(1).min(u64::from(core.arena.pages()) / 8);
+    let end = pages.end.min(pages.start.saturating_add(most));
+    if end - pages.start > 1 {
+        file.prefetch(core, pages.start..end, pages.start);
+    }
+    file.fill(core, pages.start).map(drop)
+}
+
+/// One step towards holding the first page of `pages`, of which the look-up and the word said `frame` and `answer`.
+fn step(
+    core: &Arc<Core>,
+    file: &Arc<FileCore>,
+    pages: Range<u64>,
+    frame: u32,
+    answer: Answer,
+    frames: &mut Frames,
+) -> Result<()> {
+    let word = core.arena.word(frame);
+    let phase = match answer {
+        Ok(_) | Err(Refusal::WriterWaits) => {
+            // Counted in, but it has left the file; or it has a writer that must not wait for this hold too.
+            let stays = file.table.get(pages.start) == Some(frame);
+            if stays && answer == Ok(Touch::First) {
+                file.first_touch(core, pages.start);
+            }
+            if stays && (answer.is_ok() || !core.copy_for_holders(file, pages.start, frame)) {
+                frames.push(frame);
+            } else {
+                core.release(frame);
+            }
+            return Ok(());
+        }
+        Err(Refusal::TooMany) => {
+            let offset = pages.start << core.arena.page_shift();
+            return Err(Error::TooManyHolds { path: file.path().to_path_buf(), offset });
+        }
+        Err(Refusal::Phase { phase, released }) => {
+            core.released(frame, released);
+            phase
+        }
+    };
+    match phase {
+        Phase::Empty | Phase::Filling | Phase::Error => file.fill(core, pages.start).map(drop),
+        Phase::Open => close(core, file, pages, frames),
+        Phase::Protected | Phase::Opening | Phase::Closing | Phase::Taken => {
+            let moving = || matches!(word.phase(), Phase::Opening | Phase::Closing | Phase::Taken);
+            core.arena.parking.wait_while(frame, moving);
+            Ok(())
+        }
+    }
+}
+
+/// Closes and holds the open pages that `pages` begins with: one ioctl for all of them.
+pub(crate) fn close(core: &Core, file: &FileCore, pages: Range<u64>, frames: &mut Frames) -> Result<()> {
+    let claim = |page: u64| {
+        let frame = file.table.get(page).filter(|&frame| core.arena.word(frame).begin_close())?;
+        if file.table.get(page) == Some(frame) {
+            return Some(frame);
+        }
+        // It has left the file, and is open in another.
+        not_closed(core, frame);
+        None
+    };
+    let closing: Vec<u32> = pages.clone().map_while(claim).collect();
+    if closing.is_empty() {
+        return Ok(());
+    }
+    let count_of = closing.len() as u64;
+    // Locked over the ioctls: the mappings stay where they are. Without a view there is nothing to protect.
+    let views = file.views.read().unwrap_or_else(PoisonError::into_inner);
+    let run = pages.start..pages.start + count_of;
+    let answer = views.iter().try_fold(0, |calls, view| Ok(calls + view.protect(&run)?));
+    drop(views);
+    for &frame in &closing {
+        match &answer {
+            Ok(_) => {
+                core.arena.word(frame).closed_and_held();
+                frames.push(frame);
+                core.arena.parking.wake(frame, 1);
+            }
+            Err(_) => not_closed(core, frame),
+        }
+    }
+    let calls = answer.map_err(|source| Error::View {
+        path: file.path().to_path_buf(),
+        what: "UFFDIO_WRITEPROTECT",
+        bytes: closing.len() << core.arena.page_shift(),
+        source,
+        hint: "",
+    })?;
+    count(&core.counters.closes, if calls > 0 { count_of } else { 0 });
+    count(&core.counters.close_calls, calls);
+    Ok(())
+}
+
+fn not_closed(core: &Core, frame: u32) {
+    if core.arena.word(frame).not_closed() {
+        core.tell_guard(Mail::Opening(frame));
+    }
+    core.arena.parking.wake(frame, 1);
+}
+
+/// Bytes of one hold that are read at the same time.
+const AT_ONCE: u64 = 16 << 20;

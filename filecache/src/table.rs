@@ -3,10 +3,12 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// File page to arena page. Grows without moving what is there: parts of the file are found in buckets, each twice as long
-/// as the one before, and a bucket or part is made when the first page of it is cached.
+/// File page to arena page. Grows without moving what is there: the first parts of the file are found at once, the others in
+/// buckets, each twice as long as the one before. A bucket or part is made when the first page of it is cached.
 #[derive(Debug)]
 pub(crate) struct PageTable {
+    /// Most files have no other parts: one look less, and nothing to compute before it.
+    first: [OnceLock<Part>; FIRST],
     buckets: [OnceLock<Box<[OnceLock<Part>]>>; BUCKETS],
 }
 
@@ -28,7 +30,7 @@ impl Entry {
 impl PageTable {
     /// A table of which no page is cached.
     pub(crate) fn new() -> Self {
-        Self { buckets: [const { OnceLock::new() }; BUCKETS] }
+        Self { first: [const { OnceLock::new() }; FIRST], buckets: [const { OnceLock::new() }; BUCKETS] }
     }
 
     /// The arena page of file page `page`, if it has one.
@@ -40,26 +42,37 @@ impl PageTable {
     /// The entries from file page `page` to the end of its part; none when no page of the part was ever cached.
     #[inline]
     pub(crate) fn entries(&self, page: u64) -> &[Entry] {
-        let (bucket, index) = place(page / PART_PAGES);
-        let part = self.buckets.get(bucket).and_then(|parts| parts.get()?[index].get());
+        let part = match self.first.get((page / PART_PAGES) as usize) {
+            Some(part) => part.get(),
+            None => self.later(page / PART_PAGES),
+        };
         part.map_or(&[], |part| &part[(page % PART_PAGES) as usize..])
+    }
+
+    /// A part that is not one of the first.
+    fn later(&self, part: u64) -> Option<&Part> {
+        let (bucket, index) = place(part);
+        self.buckets.get(bucket)?.get()?[index].get()
     }
 
     /// Sets the arena page of file page `page`, which is below [`MOST_PAGES`].
     pub(crate) fn set(&self, page: u64, arena_page: Option<u32>) {
-        let (bucket, index) = place(page / PART_PAGES);
-        let parts = self.buckets[bucket].get_or_init(|| (0..1usize << bucket).map(|_| OnceLock::new()).collect());
-        let part = parts[index].get_or_init(|| Box::new([const { Entry(AtomicU32::new(0)) }; PART_PAGES as usize]));
+        let part = page / PART_PAGES;
+        let part = self.first.get(part as usize).unwrap_or_else(|| {
+            let (bucket, index) = place(part);
+            &self.buckets[bucket].get_or_init(|| (0..(FIRST + 1) << bucket).map(|_| OnceLock::new()).collect())[index]
+        });
+        let part = part.get_or_init(|| Box::new([const { Entry(AtomicU32::new(0)) }; PART_PAGES as usize]));
         let entry = arena_page.map_or(0, |arena_page| arena_page + 1);
         part[(page % PART_PAGES) as usize].0.store(entry, Ordering::Release);
     }
 }
 
-/// Bucket of a part, and its place there: bucket `b` has the parts from `2^b - 1` on.
-#[inline]
+/// Bucket of a part that is not one of the first, and its place there: bucket `b` has the parts from
+/// `(FIRST + 1) * 2^b - 1` on.
 fn place(part: u64) -> (usize, usize) {
-    let bucket = (part + 1).ilog2();
-    (bucket as usize, (part + 1 - (1 << bucket)) as usize)
+    let log = (part + 1).ilog2();
+    ((log - (FIRST + 1).ilog2()) as usize, (part + 1 - (1 << log)) as usize)
 }
 
 /// The run of file pages that one folio should cache so that `page` is in it: first page and order.
@@ -76,9 +89,11 @@ pub(crate) fn folio_of(page: u64, pages: u64, highest_order: u8) -> (u64, u8) {
 
 /// Pages in a part: 2 KiB of table, a 512th of the memory that a page takes.
 const PART_PAGES: u64 = 512;
-const BUCKETS: usize = 26;
+/// Parts that are found at once, 254 MiB of 4 KiB pages: 2 KiB a file. One less than a power of two.
+const FIRST: usize = 127;
+const BUCKETS: usize = 19;
 /// Pages that a file can have: 128 TiB of 4 KiB pages, as much as there is address space for views.
-pub(crate) const MOST_PAGES: u64 = ((1 << BUCKETS) - 1) * PART_PAGES;
+pub(crate) const MOST_PAGES: u64 = (((FIRST as u64 + 1) << BUCKETS) - 1) * PART_PAGES;
 
 #[cfg(test)]
 mod tests {
@@ -91,6 +106,10 @@ mod tests {
         assert_eq!(table.get(1024), None);
         table.set(1024, Some(0));
         table.set(3, Some(77));
+        let (last, later) = (FIRST as u64 * PART_PAGES - 1, FIRST as u64 * PART_PAGES);
+        table.set(last, Some(5));
+        table.set(later, Some(6));
+        assert_eq!((table.get(last), table.get(later), table.get(2 * later)), (Some(5), Some(6), None));
         table.set(MOST_PAGES - 1, None);
         assert_eq!((table.get(1024), table.get(3), table.get(4), table.get(1025)), (Some(0), Some(77), None, None));
         assert_eq!((table.get(MOST_PAGES - 1), table.get(u64::MAX / 4096)), (None, None));
@@ -101,12 +120,13 @@ mod tests {
     #[test]
     fn every_part_has_a_place_of_its_own() {
         let mut expected = (0, 0);
-        for part in 0..10_000 {
+        for part in FIRST as u64..10_000 {
             assert_eq!(place(part), expected);
-            expected =
-                if expected.1 + 1 < 1 << expected.0 { (expected.0, expected.1 + 1) } else { (expected.0 + 1, 0) };
+            let is_last = expected.1 == ((FIRST + 1) << expected.0) - 1;
+            expected = if is_last { (expected.0 + 1, 0) } else { (expected.0, expected.1 + 1) };
         }
-        assert_eq!(place(MOST_PAGES / PART_PAGES - 1), (BUCKETS - 1, (1 << (BUCKETS - 1)) - 1));
+        let last = ((FIRST + 1) << (BUCKETS - 1)) - 1;
+        assert_eq!(place(MOST_PAGES / PART_PAGES - 1), (BUCKETS - 1, last));
     }
 
     #[test]

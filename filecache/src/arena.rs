@@ -107,10 +107,10 @@ impl Arena {
         &self.words[page as usize]
     }
 
-    /// The same, for who may go on to the pages behind it.
+    /// State of `count` arena pages from `page` on; `None` if there are not so many.
     #[inline]
-    pub(crate) fn words_from(&self, page: u32) -> NonNull<PageWord> {
-        NonNull::from(&self.words[page as usize..]).cast()
+    pub(crate) fn words(&self, page: u32, count: usize) -> Option<&[PageWord]> {
+        self.words.get(page as usize..)?.get(..count)
     }
 
     /// The arena page whose state is at `word`; a number beyond all pages if none is.

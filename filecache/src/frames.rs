@@ -1,6 +1,5 @@
 //! Which arena pages a hold is of: runs of neighbours.
 
-use std::num::NonZeroU32;
 use std::ops::Range;
 
 /// The arena pages of a run of file pages, in order. One run is kept in place, more of them on the heap.
@@ -79,9 +78,8 @@ impl Frames {
 
     /// First page and number of pages, if it is one run.
     #[inline]
-    pub(crate) fn as_run(&self) -> Option<(u32, NonZeroU32)> {
-        let pages = NonZeroU32::new(self.first.pages)?;
-        self.more.is_none().then_some((self.first.frame, pages))
+    pub(crate) fn as_run(&self) -> Option<(u32, u32)> {
+        (self.more.is_none() && self.first.pages > 0).then_some((self.first.frame, self.first.pages))
     }
 
     /// What they are.

@@ -12,8 +12,9 @@ use crate::Result;
 use crate::core::Core;
 use crate::file::Opened;
 use crate::frames::{Frames, Runs};
-use crate::holding::{Answer, hold_more, hold_slowly};
+use crate::holding::{Begun, hold_pages, hold_rest, hold_run, is_run};
 use crate::page::{Left, PageWord, Touch};
+use crate::table::Entry;
 
 /// A byte range of a file that nobody can change for as long as this value lives.
 ///
@@ -67,39 +68,54 @@ impl Hold {
         let (core, file) = (&opened.cache.core, &*opened.file);
         if range.start < range.end && range.end <= file.len() {
             let pages = file.pages_of(&range);
-            // One page that is there and that nobody writes: what most holds of a frame are.
+            let entries = file.table.entries(pages.start);
+            // One page: what most holds of a frame are.
             if pages.end - pages.start == 1
-                && let Some(entry) = file.table.entries(pages.start).first()
+                && let Some(entry) = entries.first()
                 && let Some(frame) = entry.get()
+                && let Some(words) = core.arena.words(frame, 1)
             {
-                let answer = core.arena.word(frame).hold();
+                let answer = words[0].hold();
                 if answer == Ok(Touch::Again) && entry.get() == Some(frame) {
-                    core.counters.holds.add_one();
                     // A page has less than 4 GiB.
-                    let len = (range.end - range.start) as u32;
-                    let (core, first) = (Kept::of(core), At(core.arena.words_from(frame)));
-                    let held = Held::Run { core, first, pages: NonZeroU32::MIN, len };
-                    return Ok(Self { offset: range.start, held });
+                    return Ok(Self::of_run(core, range.start, words, (range.end - range.start) as u32));
                 }
-                return Self::of_any(opened, range, Some((frame, answer)));
+                return Self::of_any(opened, range, Some(Begun { first: frame, held: 0, answer: Some(answer) }));
             }
+            return Self::of_neighbours(opened, range, entries);
         }
         Self::of_any(opened, range, None)
     }
 
-    /// The same for any range and pages in any state. `found`: the first page has been looked up and counted in already, and
-    /// this was the answer.
-    fn of_any(opened: &Arc<Opened>, range: Range<u64>, found: Option<(u32, Answer)>) -> Result<Self> {
+    /// The same for pages that are neighbours here as in the file. `entries`: the first page's and those that follow.
+    fn of_neighbours(opened: &Arc<Opened>, range: Range<u64>, entries: &[Entry]) -> Result<Self> {
         let core = &opened.cache.core;
         let pages = opened.file.pages_of(&range);
-        let mut frames = Frames::default();
-        match found {
-            Some(_) => hold_slowly(core, &opened.file, pages.clone(), found, &mut frames)?,
-            None => opened.file.check(range.clone()).map(|_| ())?,
+        let count = (pages.end - pages.start) as usize;
+        let Some(entries) = entries.get(..count) else { return Self::of_any(opened, range, None) };
+        if let Some(frame) = entries.first().and_then(Entry::get)
+            && let Some(words) = core.arena.words(frame, count)
+            && let Ok(len) = u32::try_from(range.end - range.start)
+        {
+            let begun = hold_run(entries, words, frame);
+            if begun.held as usize == count && is_run(entries, frame) {
+                return Ok(Self::of_run(core, range.start, words, len));
+            }
+            return Self::of_any(opened, range, Some(begun));
         }
-        hold_more(core, &opened.file, pages, &mut frames)?;
+        Self::of_any(opened, range, None)
+    }
+
+    /// The same for any range and pages in any state. `begun`: what [`hold_run`] has held, and found.
+    #[cold]
+    fn of_any(opened: &Arc<Opened>, range: Range<u64>, begun: Option<Begun>) -> Result<Self> {
+        let (core, file) = (&opened.cache.core, &opened.file);
+        let frames = match begun {
+            Some(begun) => hold_rest(core, file, file.pages_of(&range), begun)?,
+            None => hold_pages(core, file, file.pages_of(&file.check(range.clone())?))?,
+        };
         // Checked again: the file may have been cut off before a page was read.
-        match opened.file.check(range) {
+        match file.check(range) {
             Ok(range) => Ok(Self::of(core, range, frames)),
             Err(error) => {
                 frames.each(|frame| core.release(frame));
@@ -108,22 +124,25 @@ impl Hold {
         }
     }
 
-    /// The hold of `range`, whose pages `frames` are held.
-    #[inline]
-    fn of(core: &Arc<Core>, range: Range<u64>, frames: Frames) -> Self {
+    /// The hold of `len` bytes from byte `offset`, whose pages' words are `words`; at least one.
+    #[inline(always)]
+    fn of_run(core: &Arc<Core>, offset: u64, words: &[PageWord], len: u32) -> Self {
         core.counters.holds.add_one();
+        let pages = NonZeroU32::new(words.len() as u32).unwrap_or_else(|| unreachable!("a run has pages"));
+        Self { offset, held: Held::Run { core: Kept::of(core), first: At(NonNull::from(words).cast()), pages, len } }
+    }
+
+    /// The hold of `range`, whose pages `frames` are held.
+    fn of(core: &Arc<Core>, range: Range<u64>, frames: Frames) -> Self {
         let len = range.end - range.start;
-        let kept = Kept::of(core);
-        let held = match (frames.as_run(), u32::try_from(len)) {
-            (Some((frame, pages)), Ok(len)) => {
-                Held::Run { core: kept, first: At(core.arena.words_from(frame)), pages, len }
-            }
-            _ => {
-                let core = (frames.len() > 0).then_some(kept);
-                Held::Runs(Box::new(Scattered { core, len: len as usize, frames }))
-            }
-        };
-        Self { offset: range.start, held }
+        if let (Some((frame, pages)), Ok(len)) = (frames.as_run(), u32::try_from(len))
+            && let Some(words) = core.arena.words(frame, pages as usize)
+        {
+            return Self::of_run(core, range.start, words, len);
+        }
+        core.counters.holds.add_one();
+        let core = (frames.len() > 0).then(|| Kept::of(core));
+        Self { offset: range.start, held: Held::Runs(Box::new(Scattered { core, len: len as usize, frames })) }
     }
 
     /// The core and the arena pages; `None` when the hold has no pages.
@@ -259,7 +278,7 @@ impl Scattered {
         let Some(core) = self.core else { return };
         self.frames.each(|frame| {
             // SAFETY: this page is still held, so the core is there, and is released here, once.
-            unsafe { release(core, At(core.0.as_ref().arena.words_from(frame))) };
+            unsafe { release(core, At(core.0.as_ref().arena.word(frame).into())) };
         });
     }
 }

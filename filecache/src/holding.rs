@@ -6,12 +6,83 @@ use std::sync::{Arc, PoisonError};
 use crate::core::{Core, Mail};
 use crate::file::FileCore;
 use crate::frames::Frames;
-use crate::page::{Phase, Refusal, Touch};
+use crate::page::{PageWord, Phase, Refusal, Touch};
 use crate::stats::count;
+use crate::table::Entry;
 use crate::{Error, Result};
 
 /// What a page's word said.
 pub(crate) type Answer = std::result::Result<Touch, Refusal>;
+
+/// What [`hold_run`] has done.
+pub(crate) struct Begun {
+    /// The first page's arena page.
+    pub(crate) first: u32,
+    /// Number of pages from it on that are held, and are to be looked up again.
+    pub(crate) held: u32,
+    /// What the next one's word said, if it was asked.
+    pub(crate) answer: Option<Answer>,
+}
+
+/// Counts in the pages of `entries`, whose words are `words` if they are the arena pages from `first` on, up to the first
+/// that is not simply held.
+#[inline]
+pub(crate) fn hold_run(entries: &[Entry], words: &[PageWord], first: u32) -> Begun {
+    let mut held = 0;
+    for (entry, word) in entries.iter().zip(words) {
+        if entry.get() != Some(first + held) {
+            break;
+        }
+        match word.hold() {
+            Ok(Touch::Again) => held += 1,
+            answer => return Begun { first, held, answer: Some(answer) },
+        }
+    }
+    Begun { first, held, answer: None }
+}
+
+/// Whether `entries` are of the arena pages from `first` on, as many as there are.
+#[inline]
+pub(crate) fn is_run(entries: &[Entry], first: u32) -> bool {
+    entries.iter().zip(first..).all(|(entry, frame)| entry.get() == Some(frame))
+}
+
+/// Holds the file pages of `pages`, or none, where [`hold_run`] was not enough: `begun` is what it has held, and found.
+#[cold]
+pub(crate) fn hold_rest(
+    core: &Arc<Core>,
+    file: &Arc<FileCore>,
+    pages: Range<u64>,
+    Begun { first, held, answer }: Begun,
+) -> Result<Frames> {
+    let mut frames = Frames::default();
+    let mut found = answer.map(|answer| (first + held, answer));
+    for (page, frame) in (pages.start..).zip(first..first + held) {
+        // Looked up again: a page may have left the file, and then the run ends before it.
+        if u64::from(frames.len()) == page - pages.start && file.table.get(page) == Some(frame) {
+            frames.push(frame);
+        } else {
+            core.release(frame);
+            found = found.take().and_then(|(frame, answer)| undo(core, frame, answer));
+        }
+    }
+    if found.is_some() {
+        let at = pages.start + u64::from(frames.len());
+        hold_slowly(core, file, at..pages.end, found, &mut frames)?;
+    }
+    hold_more(core, file, pages, &mut frames)?;
+    Ok(frames)
+}
+
+/// Takes back what `answer` has counted in.
+fn undo<T>(core: &Core, frame: u32, answer: Answer) -> Option<T> {
+    match answer {
+        Ok(_) | Err(Refusal::WriterWaits) => core.release(frame),
+        Err(Refusal::TooMany) => {}
+        Err(Refusal::Phase { released, .. }) => core.released(frame, released),
+    }
+    None
+}
 
 /// Holds every page of a run of file pages, or none.
 #[inline]
@@ -23,7 +94,7 @@ pub(crate) fn hold_pages(core: &Arc<Core>, file: &Arc<FileCore>, pages: Range<u6
 
 /// Holds the pages of `pages` that `frames` has not yet; none when it fails.
 #[inline]
-pub(crate) fn hold_more(core: &Arc<Core>, file: &Arc<FileCore>, pages: Range<u64>, frames: &mut Frames) -> Result<()> {
+fn hold_more(core: &Arc<Core>, file: &Arc<FileCore>, pages: Range<u64>, frames: &mut Frames) -> Result<()> {
     let mut at = pages.start + u64::from(frames.len());
     while at < pages.end {
         // What the first page that is not simply held was found to be.
@@ -57,7 +128,7 @@ pub(crate) fn hold_more(core: &Arc<Core>, file: &Arc<FileCore>, pages: Range<u64
 /// all of `frames` when it fails. Keeps nothing locked or half done while it waits, so holders and the guard can not wait
 /// for each other.
 #[cold]
-pub(crate) fn hold_slowly(
+fn hold_slowly(
     core: &Arc<Core>,
     file: &Arc<FileCore>,
     pages: Range<u64>,
@@ -180,3 +251,43 @@ fn not_closed(core: &Core, frame: u32) {
 
 /// Bytes of one hold that are read at the same time.
 const AT_ONCE: u64 = 16 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Cache, Config};
+
+    /// A holder that was slow between its look-up and its count: the pages that it has counted in are none of the file's
+    /// by then.
+    #[test]
+    fn a_run_that_has_left_the_file_is_let_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        std::fs::write(&path, vec![1; 4 * 4096]).unwrap();
+        let cache = Cache::new(Config { bytes: 1 << 20, ..Default::default() }).unwrap();
+        let opened = cache.open(&path).unwrap().0;
+        let (core, file) = (&opened.cache.core, &opened.file);
+        (0..2).for_each(|_| hold_pages(core, file, 0..4).unwrap().each(|frame| core.release(frame)));
+        let frame = |page| file.table.get(page).unwrap();
+        let holds = || [0, 1, 2, 3].map(|page| core.arena.word(frame(page)).holds());
+        assert_eq!(holds(), [0; 4]);
+
+        let words = core.arena.words(frame(1), 2).unwrap();
+        let mut begun = hold_run(&file.table.entries(1)[..2], words, frame(1));
+        begun.answer = Some(core.arena.word(frame(3)).hold());
+        assert_eq!((begun.held, holds()), (2, [0, 1, 1, 1]));
+        assert!(
+            !is_run(file.table.entries(0), begun.first) && is_run(file.table.entries(1).get(..3).unwrap(), frame(1))
+        );
+        let frames = hold_rest(core, file, 0..3, begun).unwrap();
+        assert_eq!((frames.len(), holds()), (3, [1, 1, 1, 0]));
+
+        // The first page is still the file's, and the next has been asked; it is taken as it was found.
+        let first = frame(0);
+        let begun = Begun { first, held: 1, answer: Some(core.arena.word(frame(1)).hold()) };
+        assert!(core.arena.word(first).hold().is_ok());
+        hold_rest(core, file, 0..2, begun).unwrap().each(|frame| core.release(frame));
+        frames.each(|frame| core.release(frame));
+        assert_eq!(holds(), [0; 4]);
+    }
+}

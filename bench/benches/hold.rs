@@ -18,6 +18,19 @@ fn hold(criterion: &mut Criterion) {
             black_box(&word).fetch_sub(1, Ordering::Release);
         });
     });
+    for pages in [2, 16] {
+        let words: Vec<AtomicU64> = (0..pages).map(|_| AtomicU64::new(0)).collect();
+        group.bench_function(format!("floor: two atomic adds in each of {pages} words"), |bencher| {
+            bencher.iter(|| {
+                for word in black_box(&words) {
+                    word.fetch_add(1, Ordering::Acquire);
+                }
+                for word in black_box(&words) {
+                    word.fetch_sub(1, Ordering::Release);
+                }
+            });
+        });
+    }
     // (name, bytes): one page, a frame across a page border, a run as the sender takes it.
     for (name, start, len) in [("one page", 0u64, 1448u64), ("across a border", 3000, 1448), ("64 KiB", 0, 65_536)] {
         group.bench_function(format!("hold and release: {name}"), |bencher| {

@@ -74,12 +74,12 @@ impl Pcie {
     /// Frames a second that a NIC can fetch: the lesser of what is sent to it (completions, doorbells) and what it sends
     /// (read requests, write-backs).
     pub fn ceiling(self, layout: Layout) -> f64 {
-        self.bytes() / self.to_device(layout).max(self.from_device(layout))
+        self.bytes() / self.down(layout).max(self.up(layout))
     }
 
     /// Bytes that a frame takes on the way to the device. Its descriptors come in a completion of their own: the least
     /// that a queue fetches ahead.
-    fn to_device(self, layout: Layout) -> f64 {
+    fn down(self, layout: Layout) -> f64 {
         let descriptors = layout.descriptors() * DESCRIPTOR;
         let header = layout.header.div_ceil(self.max_payload);
         let data = (descriptors + layout.header + layout.payload) as f64;
@@ -97,7 +97,7 @@ impl Pcie {
     }
 
     /// Bytes that a frame takes on the way from the device.
-    fn from_device(self, layout: Layout) -> f64 {
+    fn up(self, layout: Layout) -> f64 {
         let reads = 1 + layout.header.div_ceil(READ) + layout.payload.div_ceil(READ);
         reads as f64 * REQUEST + (REQUEST + DESCRIPTOR as f64) / A_BATCH
     }
@@ -108,7 +108,7 @@ const COMPLETION: f64 = 20.0;
 /// The same of a read request or a write with a 64-bit address: header 16.
 const REQUEST: f64 = 24.0;
 /// Share of a link's bytes that are transactions; the others acknowledge and give credit. 57.88 of 62.96 Gb/s on Gen3 x8
-/// (Neugebauer et al., Understanding PCIe performance for end host networking, SIGCOMM 2018, section 3).
+/// (Neugebauer et al., Understanding PCIe performance for end host networking, SIGCOMM 2018).
 const TRANSACTIONS: f64 = 57.88 / 62.96;
 /// Bytes of a descriptor.
 const DESCRIPTOR: usize = 16;
@@ -159,7 +159,7 @@ mod tests {
     fn a_frame_that_is_all_header_takes_one_descriptor() {
         let all = Layout::of(64, 60);
         assert_eq!(all, Layout { header: 60, payload: 0 });
-        assert!((Pcie::X520.to_device(all) - 116.875).abs() < 1e-9);
+        assert!((Pcie::X520.down(all) - 116.875).abs() < 1e-9);
         assert!((Pcie::X520.ceiling(all) - 31.4632e6).abs() < 1e3, "{}", Pcie::X520.ceiling(all));
     }
 

@@ -178,10 +178,10 @@ fn done_is_said_where_it_was_asked_for() {
     let shown = [TCP_V4, [0, frame[0]], [54, frame[1]], [0, frame[0]], [54, frame[1] | RS]];
     let counts = bare.show(&shown).unwrap();
     assert_eq!(counts, Counts { frames: 2, bytes: 3028, descriptors: 5, reports: 1, doorbells: 1 });
-    for at in 0..5 {
+    for (at, descriptor) in shown.iter().enumerate() {
         let high = bare.memory.word64(16 * at + 8).load(Ordering::Relaxed);
         assert_eq!(high >> 32 & 1 == 1, at == 4, "descriptor {at}");
-        assert_eq!(high & !(1 << 32), shown[at][1], "the rest is left as it was");
+        assert_eq!(high & !(1 << 32), descriptor[1], "the rest is left as it was");
     }
     assert_eq!(bare.registers.read(ring::TX + 0x10), 5, "head");
 }

@@ -44,10 +44,15 @@ impl Racer {
         let stage = self.stage(ask)?;
         let fills = stage.cached.cache.stats().fills;
         let answer = match ask.work {
-            Work::Hold | Work::HoldRun | Work::Atomics => stage.hold(ask)?,
-            Work::Rx60 => stage.receive(ask)?,
-            Work::Tx60 | Work::TxPage | Work::TxPageEach | Work::Sender | Work::SenderDigest => stage.transmit(ask)?,
+            Work::Hold | Work::HoldRun | Work::Atomics => stage.hold(ask),
+            Work::Rx60 => stage.receive(ask),
+            Work::Tx60 | Work::TxPage | Work::TxPageEach | Work::Sender | Work::SenderDigest => stage.transmit(ask),
         };
+        if answer.is_err() {
+            // What is left in the rings is no part of the next work.
+            stage.port = None;
+        }
+        let answer = answer?;
         let filled = stage.cached.cache.stats().fills - fills;
         expect(ask, "reads of the file while it was timed", filled, 0)?;
         Ok(answer)
@@ -97,15 +102,6 @@ impl Stage {
 
     fn transmit(&mut self, ask: &Ask) -> Result<Answer> {
         self.open(ask)?;
-        let answer = self.bursts(ask);
-        if answer.is_err() {
-            // What was posted and not sent is no part of the next work.
-            self.port = None;
-        }
-        answer
-    }
-
-    fn bursts(&mut self, ask: &Ask) -> Result<Answer> {
         let before = self.device.transmitted();
         let mut spent = Duration::ZERO;
         for _ in 0..ask.frames / ask.burst {

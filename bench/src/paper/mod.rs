@@ -61,12 +61,18 @@ pub struct PaperNic {
 struct State {
     config: [u8; CONFIG_LEN],
     mappings: Vec<Mapped>,
-    tx: Counts,
+    sent: Sent,
     rx: Counts,
-    /// Bytes of headers that each of the transmit queue's contexts describes; 0 before there was one.
-    contexts: [u32; 2],
     /// The receive tail when it was last looked at.
     rx_tail: u32,
+}
+
+/// The transmit queue.
+#[derive(Default)]
+struct Sent {
+    counts: Counts,
+    /// Bytes of headers that each context describes; 0 before there was one.
+    contexts: [u32; 2],
 }
 
 /// Memory that the device reaches.
@@ -87,14 +93,7 @@ impl PaperNic {
         let mut config = [0; CONFIG_LEN];
         config[..4].copy_from_slice(&[0x86, 0x80, 0xfb, 0x10]);
         config[0x0a..0x0c].copy_from_slice(&[0x00, 0x02]);
-        let state = State {
-            config,
-            mappings: Vec::new(),
-            tx: Counts::default(),
-            rx: Counts::default(),
-            contexts: [0; 2],
-            rx_tail: 0,
-        };
+        let state = State { config, mappings: Vec::new(), sent: Sent::default(), rx: Counts::default(), rx_tail: 0 };
         let nic = Self { registers, state: Mutex::new(state) };
         nic.power_on();
         Ok(Arc::new(nic))
@@ -107,7 +106,7 @@ impl PaperNic {
 
     /// What went through the transmit queue so far.
     pub fn transmitted(&self) -> Counts {
-        self.lock().tx
+        self.lock().sent.counts
     }
 
     /// What went through the receive queue so far.

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use stillwire_dma::{Access, Error, Result, SharedMemory};
 
-use super::{DMATXCTL, DMATXCTL_TE, Mapped, PaperNic, RXCTRL, RXCTRL_RXEN};
+use super::{DMATXCTL, DMATXCTL_TE, Mapped, PaperNic, RXCTRL, RXCTRL_RXEN, Sent};
 
 /// The pages with the registers of the receive and of the transmit queues; queue 0 comes first in both.
 pub(super) const RX: u32 = 0x1000;
@@ -42,36 +42,16 @@ impl PaperNic {
         if ring.head == ring.tail {
             return Ok(());
         }
-        state.tx.doorbells += 1;
+        let sent = &mut state.sent;
+        sent.counts.doorbells += 1;
         let mut frame = Frame::default();
         let mut at = ring.head;
         while at != ring.tail {
-            let [low, high] = ring.descriptor(at);
-            let wrong = |what| unfit(what, at, [low, high]);
-            if high & DEXT == 0 {
-                return Err(wrong("is not of the advanced format (DEXT)"));
-            }
-            match high >> 20 & 0xf {
-                CONTEXT if frame.descriptors > 0 => return Err(wrong("is a context within a frame")),
-                CONTEXT => state.contexts[(high >> 36) as usize & 1] = context(low, high).map_err(wrong)?,
-                DATA => {
-                    frame.add([low, high], &state.contexts).map_err(wrong)?;
-                    find(&state.mappings, low, high as usize & 0xffff, Access::ReadOnly)
-                        .ok_or_else(|| wrong("names bytes that are not mapped"))?;
-                }
-                _ => return Err(wrong("is neither context nor data (DTYP)")),
-            }
-            state.tx.descriptors += 1;
-            if high & EOP != 0 && high >> 20 & 0xf == DATA {
-                if frame.bytes != frame.announced {
-                    return Err(wrong("ends a frame whose bytes are not those that PAYLEN says"));
-                }
-                state.tx.frames += 1;
-                state.tx.bytes += u64::from(frame.bytes);
-                frame = Frame::default();
-            }
+            let words = ring.descriptor(at);
+            sent.add(words, &mut frame, &state.mappings).map_err(|what| unfit(what, at, words))?;
+            let [_, high] = words;
             if high & RS != 0 {
-                state.tx.reports += 1;
+                sent.counts.reports += 1;
                 ring.words[2 * at as usize + 1].store((high | TX_DD).to_le(), Ordering::Release);
             }
             at = (at + 1) % ring.size;
@@ -136,6 +116,42 @@ impl PaperNic {
     }
 }
 
+impl Sent {
+    /// Takes a descriptor in, or says what is wrong with it.
+    fn add(
+        &mut self,
+        [low, high]: [u64; 2],
+        frame: &mut Frame,
+        mappings: &[Mapped],
+    ) -> std::result::Result<(), &'static str> {
+        if high & DEXT == 0 {
+            return Err("is not of the advanced format (DEXT)");
+        }
+        self.counts.descriptors += 1;
+        match high >> 20 & 0xf {
+            CONTEXT if frame.descriptors > 0 => return Err("is a context within a frame"),
+            CONTEXT => {
+                self.contexts[(high >> 36) as usize & 1] = context(low, high)?;
+                return Ok(());
+            }
+            DATA => frame.add(high, &self.contexts)?,
+            _ => return Err("is neither context nor data (DTYP)"),
+        }
+        if find(mappings, low, high as usize & 0xffff, Access::ReadOnly).is_none() {
+            return Err("names bytes that are not mapped");
+        }
+        if high & EOP != 0 {
+            if frame.bytes != frame.announced {
+                return Err("ends a frame whose bytes are not those that PAYLEN says");
+            }
+            self.counts.frames += 1;
+            self.counts.bytes += u64::from(frame.bytes);
+            *frame = Frame::default();
+        }
+        Ok(())
+    }
+}
+
 impl Ring<'_> {
     fn descriptor(&self, at: u32) -> [u64; 2] {
         let index = 2 * at as usize;
@@ -168,7 +184,7 @@ impl Ring<'_> {
 
 impl Frame {
     /// Takes a data descriptor in, or says what is wrong with it.
-    fn add(&mut self, [_, high]: [u64; 2], contexts: &[u32; 2]) -> std::result::Result<(), &'static str> {
+    fn add(&mut self, high: u64, contexts: &[u32; 2]) -> std::result::Result<(), &'static str> {
         if high & TX_DD != 0 {
             return Err("was shown a second time: it is done");
         }

@@ -187,6 +187,25 @@ fn done_is_said_where_it_was_asked_for() {
 }
 
 #[test]
+fn nothing_moves_without_leave() {
+    let bare = Bare::new();
+    let frame = [[0, DATA | EOP | RS | payload_len(60) | 60]];
+    bare.registers.write(CTRL, CTRL_GIO_DIS);
+    assert_eq!(bare.show(&frame).unwrap().frames, 0, "master disable");
+    bare.registers.write(CTRL, 0);
+    bare.paper.function().set_bus_master(false).unwrap();
+    assert_eq!(bare.show(&frame).unwrap().frames, 0, "no bus mastering");
+    bare.paper.function().set_bus_master(true).unwrap();
+    bare.registers.write(DMATXCTL, 0);
+    assert_eq!(bare.show(&frame).unwrap().frames, 0, "transmit DMA off");
+    bare.registers.write(DMATXCTL, DMATXCTL_TE);
+    bare.registers.write(ring::TX + 0x28, 0);
+    assert_eq!(bare.show(&frame).unwrap().frames, 0, "queue off");
+    bare.registers.write(ring::TX + 0x28, 1 << 25);
+    assert_eq!(bare.show(&frame).unwrap().frames, 1);
+}
+
+#[test]
 fn what_cannot_be_sent_is_an_error() {
     let whole = DATA | EOP | RS;
     let cases: &[(&str, &[[u64; 2]])] = &[

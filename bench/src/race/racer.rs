@@ -102,7 +102,7 @@ impl Stage {
 
     fn transmit(&mut self, ask: &Ask) -> Result<Answer> {
         self.open(ask)?;
-        let before = self.device.transmitted();
+        let (before, holds) = (self.device.transmitted(), self.cached.cache.stats().holds);
         let mut spent = Duration::ZERO;
         for _ in 0..ask.frames / ask.burst {
             spent += self.burst(ask)?;
@@ -116,6 +116,13 @@ impl Stage {
         };
         let counts = self.device.transmitted() - before;
         counted(ask, counts, header + payload)?;
+        let a_run = (timed::RUN / ask.payload).max(1);
+        let asked = match ask.work {
+            Work::Tx60 => 0,
+            Work::TxPageEach => ask.frames,
+            _ => ask.frames / ask.burst * ask.burst.div_ceil(a_run),
+        };
+        expect(ask, "holds", self.cached.cache.stats().holds - holds, asked as u64)?;
         Ok(Answer::new(ask, spent.as_nanos() as u64, counts, header))
     }
 

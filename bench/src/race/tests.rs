@@ -31,6 +31,7 @@ fn rings_and_payloads_of_all_sizes() {
     for line in [
         "run tx-page ring=64 frames=16 burst=16 cache_mib=2 payload=6",
         "run tx-page ring=4096 frames=256 burst=128 cache_mib=2",
+        "run sender ring=512 frames=176 burst=88 cache_mib=2",
         "run tx-page-each ring=512 frames=64 cache_mib=2 payload=8960",
         "run sender-digest ring=512 frames=64 cache_mib=2 payload=1428",
     ] {

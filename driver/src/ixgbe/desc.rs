@@ -99,20 +99,50 @@ pub(crate) struct TxContext {
     pub mss: u16,
 }
 
+/// What the data path sets and reads. The accessors above are functions of this crate, and the data path is generic: it is
+/// compiled in the crate of its user, where it would call them one by one. So it works with their bits.
 impl TxData {
-    /// Words of a data descriptor for `segment`.
-    pub(crate) fn encode(self, segment: Segment) -> [u64; 2] {
-        [segment.iova.get(), self.into_bits()]
+    const FRAME: u64 = Self::new().into_bits();
+    const PAYLOAD_LEN: u32 = Self(0).with_payload_len(1).into_bits().trailing_zeros();
+    const IP_CHECKSUM: u64 = Self(0).with_ip_checksum(true).into_bits();
+    const TRANSPORT_CHECKSUM: u64 = Self(0).with_transport_checksum(true).into_bits();
+    const END_OF_PACKET: u64 = Self(0).with_end_of_packet(true).into_bits();
+    const REPORT_STATUS: u64 = Self(0).with_report_status(true).into_bits();
+    const DONE: u64 = Self(0).with_done(true).into_bits();
+
+    /// What the descriptors of a frame of `len` bytes (at most 18 bits) have in common.
+    #[inline]
+    pub(crate) fn of_frame(len: u32, offload: Option<Offload>) -> Self {
+        let mut bits = Self::FRAME | u64::from(len) << Self::PAYLOAD_LEN;
+        if let Some(offload) = offload {
+            bits |= if offload.ip == Ip::V4 { Self::IP_CHECKSUM } else { 0 };
+            bits |= if offload.transport.is_some() { Self::TRANSPORT_CHECKSUM } else { 0 };
+        }
+        Self(bits)
     }
 
-    /// The bits that ask for `offload`.
-    pub(crate) fn with_offload(self, offload: Option<Offload>) -> Self {
-        match offload {
-            None => self,
-            Some(offload) => {
-                self.with_ip_checksum(offload.ip == Ip::V4).with_transport_checksum(offload.transport.is_some())
-            }
-        }
+    /// The last descriptor of the frame.
+    #[inline]
+    pub(crate) fn last(self) -> Self {
+        Self(self.0 | Self::END_OF_PACKET)
+    }
+
+    /// Asks for a report, if `report`.
+    #[inline]
+    pub(crate) fn reporting(self, report: bool) -> Self {
+        Self(self.0 | if report { Self::REPORT_STATUS } else { 0 })
+    }
+
+    /// Words of the descriptor for `segment`, which is at most 16 bits long.
+    #[inline]
+    pub(crate) fn encode(self, segment: Segment) -> [u64; 2] {
+        [segment.iova.get(), self.0 | u64::from(segment.len as u16)]
+    }
+
+    /// Whether the device says that it is done with the descriptor of this second word.
+    #[inline]
+    pub(crate) fn is_done(word: u64) -> bool {
+        word & Self::DONE != 0
     }
 }
 
@@ -180,16 +210,41 @@ pub(crate) struct RxStatus {
 const RX_TYPE_UDP: u64 = 1 << 9;
 
 impl RxStatus {
+    const DONE: u64 = Self(0).with_done(true).into_bits();
+    const END_OF_PACKET: u64 = Self(0).with_end_of_packet(true).into_bits();
+    const DAMAGED: u64 = Self(0)
+        .with_crc_error(true)
+        .with_length_error(true)
+        .with_packet_error(true)
+        .with_oversize(true)
+        .with_undersize(true)
+        .into_bits();
+
+    /// Whether the device has written this descriptor back.
+    #[inline]
+    pub(crate) fn is_done(self) -> bool {
+        self.0 & Self::DONE != 0
+    }
+
     /// A frame that ends in its first buffer (if it began there) and is not damaged.
     #[inline]
     pub(crate) fn is_whole_and_good(self) -> bool {
-        self.end_of_packet() && !self.damaged()
+        self.0 & (Self::END_OF_PACKET | Self::DAMAGED) == Self::END_OF_PACKET
     }
 
     /// The frame is damaged below IP.
+    #[inline]
     pub(crate) fn damaged(self) -> bool {
-        self.crc_error() || self.length_error() || self.packet_error() || self.oversize() || self.undersize()
+        self.0 & Self::DAMAGED != 0
     }
+
+    /// Bytes in this buffer.
+    #[inline]
+    pub(crate) fn buffer_len(self) -> usize {
+        usize::from((self.0 >> Self::LEN) as u16)
+    }
+
+    const LEN: u32 = Self(0).with_len(1).into_bits().trailing_zeros();
 
     /// What the device says of checksums; `first` is the descriptor's first word.
     pub(crate) fn checksum(self, first: u64) -> ChecksumStatus {
@@ -219,9 +274,10 @@ mod tests {
             TxData::new().with_len(1460).with_end_of_packet(true).with_report_status(true).with_payload_len(1514);
         // len | kind 3 << 20 | EOP 24 | IFCS 25 | RS 27 | DEXT 29, PAYLEN << 46
         assert_eq!(data.into_bits(), 0x05b4 | 3 << 20 | 1 << 24 | 1 << 25 | 1 << 27 | 1 << 29 | 1514 << 46);
-        let first = TxData::new().with_len(54).with_payload_len(1514).with_offload(Some(Offload::TCP_V4));
+        let first = TxData::of_frame(1514, Some(Offload::TCP_V4));
         assert_eq!(first.into_bits() >> 32, 1 << 8 | 1 << 9 | 1514 << 14);
-        assert_eq!(TxData::new().with_offload(Some(Offload::UDP_V6)).into_bits() >> 32, 1 << 9);
+        assert_eq!(TxData::of_frame(0, Some(Offload::UDP_V6)).into_bits() >> 32, 1 << 9);
+        assert_eq!(TxData::of_frame(1514, None).last().reporting(true), data.with_len(0));
     }
 
     #[test]

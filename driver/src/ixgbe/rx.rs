@@ -99,12 +99,12 @@ impl RxQueue {
             }
             let at = self.index(self.next) * 2;
             let status = RxStatus::from_bits(u64::from_le(self.words.at(at + 1).load(Ordering::Acquire)));
-            if !status.done() {
+            if !status.is_done() {
                 break;
             }
             fence::acquire_from_device();
             let first = u64::from_le(self.words.at(at).load(Ordering::Relaxed));
-            let len = usize::from(status.len());
+            let len = status.buffer_len();
             if status.is_whole_and_good() && (1..=BUFFER).contains(&len) && self.is_between_frames() {
                 // A frame in one buffer: what nearly all of them are.
                 let piece = [(self.buffer(self.next), len)];
@@ -132,7 +132,7 @@ impl RxQueue {
     /// One written-back descriptor of any kind; returns whether it ended a frame that was handed out.
     #[inline(never)]
     fn take(&mut self, status: RxStatus, first: u64, each: &mut impl FnMut(&RxFrame<'_>)) -> bool {
-        let len = usize::from(status.len());
+        let len = status.buffer_len();
         if (1..=BUFFER).contains(&len) && self.pieces.len() < MAX_PIECES {
             self.pieces.push((self.buffer(self.next), len));
         } else {

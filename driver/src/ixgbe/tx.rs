@@ -31,7 +31,7 @@ pub(crate) struct TxQueue<T> {
     /// Descriptors since the last report was asked for.
     since_report: u64,
     /// Frames end here, and nobody asked for a report yet: position and second word.
-    unreported: Option<(u64, TxData)>,
+    unreported: Option<(u64, u64)>,
     tail: Register,
     tokens: Fifo<T>,
     /// Positions of descriptors that will be written back.
@@ -149,21 +149,22 @@ impl<T> TxQueue<T> {
         let slot = self.ring.index(first);
         self.headers.write(slot, header);
         patches.each(|at, pair| self.headers.write_pair(slot, at, pair));
-        let data = TxData::new().with_payload_len(total).with_offload(offload);
+        let data = TxData::of_frame(total, offload);
         let mut last = self.header_segment(slot, header.len());
         if let Some(payload) = payload.filter(|_| !range.is_empty()) {
             payload.segments(range, |segment| {
                 let mut skip = 0;
                 while let Some(part) = segment.slice(skip, MAX_SEGMENT) {
-                    draft.put(data.with_len(last.len as u16).encode(last));
+                    draft.put(data.encode(last));
                     last = part;
                     skip += part.len;
                 }
             });
         }
-        let data = data.with_len(last.len as u16).with_end_of_packet(true);
+        let data = data.last();
         let report = self.since_report + draft.len() + 1 >= REPORT_EVERY;
-        draft.put(data.with_report_status(report).encode(last));
+        let words = data.reporting(report).encode(last);
+        draft.put(words);
         let pieces = (draft.next - first - 1) as usize;
         if pieces > MAX_SEGMENTS {
             return Err(Error::Frame { what: "payload pieces", found: pieces, limit: MAX_SEGMENTS });
@@ -173,7 +174,7 @@ impl<T> TxQueue<T> {
             self.context = context;
         }
         self.offload = offload.or(self.offload);
-        Ok(Some(self.take(filled, (!report).then_some(data))))
+        Ok(Some(self.take(filled, (!report).then_some(words[1]))))
     }
 
     /// The context that has to be written before a frame with this offload, if any.
@@ -187,7 +188,7 @@ impl<T> TxQueue<T> {
     /// Makes the frame whose descriptors are `filled` part of the ring; `unreported` is the second word of its last one, if
     /// that asks for no report. Returns the position of that one.
     #[inline]
-    fn take(&mut self, filled: Range<u64>, unreported: Option<TxData>) -> u64 {
+    fn take(&mut self, filled: Range<u64>, unreported: Option<u64>) -> u64 {
         let last = filled.end - 1;
         self.ring.take_until(filled.end);
         self.since_report += filled.end - filled.start;
@@ -211,7 +212,7 @@ impl<T> TxQueue<T> {
         if let Some((position, last)) = self.unreported {
             // Behind the tail, so the device has not fetched it yet.
             let word = self.words.at(self.ring.index(position) * 2 + 1);
-            word.store(last.with_report_status(true).into_bits().to_le(), Ordering::Relaxed);
+            word.store(TxData::from_bits(last).reporting(true).into_bits().to_le(), Ordering::Relaxed);
             self.expect_report(position);
         }
         if let Some(tail) = self.ring.publish() {
@@ -227,7 +228,7 @@ impl<T> TxQueue<T> {
         while let Some(position) = self.reports.first() {
             let word = u64::from_le(self.words.at(self.ring.index(position) * 2 + 1).load(Ordering::Acquire));
             // A descriptor that the device has not been shown cannot be done, whatever it says.
-            if !TxData::from_bits(word).done() || !self.ring.is_published(position) {
+            if !TxData::is_done(word) || !self.ring.is_published(position) {
                 break;
             }
             fence::acquire_from_device();

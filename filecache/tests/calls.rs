@@ -99,7 +99,9 @@ fn traced(mode: &str) -> Option<Calls> {
 #[test]
 fn sending_what_nobody_writes_makes_no_system_call() {
     let Some(calls) = traced("alone") else { return };
-    assert_eq!((calls.of("ioctl"), calls.of("mmap")), (0, 0), "in {SENDS} sends: {:?}", calls.all);
+    // Of the cache's memory, that is: a thread of the cache that starts late on a busy machine maps memory of its own.
+    let mapped = calls.all.iter().filter(|call| call.starts_with("mmap(") && call.contains("MAP_SHARED")).count();
+    assert_eq!((calls.of("ioctl"), mapped), (0, 0), "in {SENDS} sends: {:?}", calls.all);
     let foreign = |call: &&String| !call.starts_with("+++") && !call.starts_with("---");
     // The first line of the sender may be the end of the call that made the mark.
     let own: Vec<_> =

@@ -2,6 +2,7 @@
 
 mod bind;
 mod qemu;
+mod race;
 mod run;
 mod setup;
 mod steps;
@@ -24,6 +25,12 @@ fn main() -> ExitCode {
         "qemu" => {
             return match qemu::Flags::parse(flags) {
                 Ok(flags) => qemu::run(&root(), &target(), &flags),
+                Err(why) => complain(&why),
+            };
+        }
+        "race" => {
+            return match race::Flags::parse(flags) {
+                Ok(flags) => race::run(&root(), &target(), &flags),
                 Err(why) => complain(&why),
             };
         }
@@ -66,7 +73,7 @@ fn test(flags: &Flags) -> ExitCode {
     let skips = target.join(format!("xtask-skips-{}.txt", std::process::id()));
     let mut summary = Summary::default();
     setup::tools(!flags.no_install, &mut summary);
-    for step in steps::all(&target) {
+    for step in steps::all(&target, !flags.no_install) {
         if let Some(why) = step.not_here(&root) {
             println!("\n── {}: left out: {why}", step.name);
             summary.skip(step.name, why);
@@ -132,6 +139,13 @@ cargo xtask qemu     Prove model and driver in a virtual machine: the stock ixgb
                      nothing; uses an installed QEMU of 10.1 or later ($STILLWIRE_QEMU names another).
                      --shell gives a shell in such a machine instead; --deadline SECONDS kills a guest that takes
                      longer (600).
+cargo xtask race     Our driver and page cache beside DPDK's driver and the kernel, in one run: a table with ratios and goals,
+                     and race.json, race.svg and race.html in target/race. Needs libdpdk-dev, pkg-config and huge pages;
+                     as root, it installs the former and lends itself the latter. Who cannot run here is left out, with
+                     the reason.
+                     --rounds N (15); --frames N a run (65536); --instructions counts them as well, by valgrind;
+                     --write renews docs/PERFORMANCE.md and docs/performance.svg; --smoke checks counts alone;
+                     --deadline SECONDS kills a contestant that does not answer for longer (120).
 cargo xtask bind 0000:03:00.0 ...
                      Give PCI functions to vfio-pci, after a look at their whole IOMMU group; shows what it writes.
 cargo xtask unbind 0000:03:00.0 ...
@@ -139,5 +153,5 @@ cargo xtask unbind 0000:03:00.0 ...
 cargo xtask help     This text.
 
   --keep-going       After a step that failed, go on with the next.
-  --no-install       Install nothing; tests that need what is missing are skipped, and the summary says so.
+  --no-install       Install nothing (test, race); tests that need what is missing are skipped, and the summary says so.
 ";

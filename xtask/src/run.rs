@@ -52,3 +52,11 @@ fn stream(step: &Step, root: &Path, skips: &Path, summary: &mut Summary) -> std:
     }
     child.wait()
 }
+
+/// A command that does not outlive this process, however it ends: a guest or a contestant that nobody watches would run for
+/// ever. (`setpriv` is of util-linux, as `unshare` is, and becomes the program.)
+pub fn mortal(program: &Path) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+    command
+}

@@ -31,22 +31,25 @@ pub fn tools(install: bool, summary: &mut Summary) {
         }
     }
     for tool in TOOLS.iter().filter(|tool| !is_there(tool.program)) {
-        if let Err(why) = provide(tool, install) {
+        if let Err(why) = package(tool.program, tool.package, install) {
             summary.skip(&format!("tests with {}, for {}", tool.program, tool.what_for), why);
         }
     }
 }
 
-fn provide(tool: &Tool, install: bool) -> Result<(), String> {
-    let Tool { program, package, .. } = tool;
-    let missing = |why: &str| format!("{program} is not installed and {why}: `apt-get install {package}`");
+/// Installs Debian's `package` for `what`, which is missing.
+///
+/// # Errors
+/// Says why it stays missing, and what to type.
+pub fn package(what: &str, package: &str, install: bool) -> Result<(), String> {
+    let missing = |why: &str| format!("{what} is not installed and {why}: `apt-get install {package}`");
     if !install {
         return Err(missing("--no-install was given"));
     }
     if !is_root() || !is_there("apt-get") {
         return Err(missing("only root can install it, with apt-get"));
     }
-    println!("── {program} is missing: apt-get install {package}");
+    println!("── {what} is missing: apt-get install {package}");
     // The package lists of a fresh machine may be empty or old; where they are not, there is no need to fetch them.
     if apt_get(&["install", "--yes", "--no-install-recommends", package])
         || apt_get(&["update"]) && apt_get(&["install", "--yes", "--no-install-recommends", package])
@@ -66,7 +69,8 @@ fn quietly(command: &mut Command) -> bool {
     silent.status().is_ok_and(|status| status.success())
 }
 
-fn is_there(program: &str) -> bool {
+/// Whether a program is installed.
+pub fn is_there(program: &str) -> bool {
     // Where `ip` and `tc` are, also when the PATH is a plain user's.
     let system = ["/usr/sbin", "/sbin"].map(Into::into);
     let path = std::env::var_os("PATH").unwrap_or_default();

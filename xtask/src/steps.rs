@@ -15,8 +15,8 @@ pub struct Step {
     pub must_test: bool,
 }
 
-/// All steps; cargo writes to `target`.
-pub fn all(target: &Path) -> Vec<Step> {
+/// All steps; cargo writes to `target`. They may `install` what they need.
+pub fn all(target: &Path, install: bool) -> Vec<Step> {
     // In directories of their own, as other RUSTFLAGS would have everything built again at each change between them.
     let loom = vec![("RUSTFLAGS", "--cfg loom".into()), ("CARGO_TARGET_DIR", target.join("loom").into())];
     let step = |name, command| Step { name, env: Vec::new(), command, needs: None, must_test: false };
@@ -67,9 +67,12 @@ pub fn all(target: &Path) -> Vec<Step> {
             needs: Some("filecache/tests/attach.rs"),
             must_test: true,
         },
+        step("race", if install { &RACE[..RACE.len() - 1] } else { &RACE }),
         step("qemu", &["cargo", "xtask", "qemu", "--or-skip"]),
     ]
 }
+
+const RACE: [&str; 6] = ["cargo", "xtask", "race", "--smoke", "--or-skip", "--no-install"];
 
 impl Step {
     /// As one would type it.
@@ -94,10 +97,13 @@ mod tests {
 
     #[test]
     fn commands_can_be_typed() {
-        let lines: Vec<String> = all(Path::new("t")).iter().map(Step::command_line).collect();
+        let lines: Vec<String> = all(Path::new("t"), true).iter().map(Step::command_line).collect();
         assert_eq!(lines[0], "cargo fmt --all --check");
         let loom =
             "RUSTFLAGS='--cfg loom' CARGO_TARGET_DIR=t/loom cargo test --release -p stillwire-filecache --lib loom";
         assert!(lines.iter().any(|line| line == loom), "{lines:?}");
+        assert!(lines.iter().any(|line| line == "cargo xtask race --smoke --or-skip"), "{lines:?}");
+        let without = all(Path::new("t"), false);
+        assert!(without.iter().any(|step| step.command_line() == "cargo xtask race --smoke --or-skip --no-install"));
     }
 }

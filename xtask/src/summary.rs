@@ -177,7 +177,7 @@ mod tests {
     fn a_step_that_fails_without_tests_counts_as_one() {
         let mut summary = after(&["test result: FAILED. 1 passed; 2 failed; 0 ignored"]);
         let outcome = Outcome { success: false, how: String::new(), took: std::time::Duration::ZERO };
-        let steps = crate::steps::all(Path::new("t"));
+        let steps = crate::steps::all(Path::new("t"), true);
         summary.ended(&steps[2], &outcome);
         assert_eq!(summary.failed, 2);
         summary.ended(&steps[0], &outcome);

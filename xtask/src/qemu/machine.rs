@@ -8,6 +8,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use super::guest::{LIBRARIES, LOADER};
+use crate::run::mortal;
 
 /// QEMU with the client of vfio-user: since 10.1.
 const OLDEST: (u32, u32) = (10, 1);
@@ -64,14 +65,6 @@ impl Qemu {
             }
         }
     }
-}
-
-/// A command that does not outlive this process, however it ends: a guest that nobody watches would run for ever.
-/// (`setpriv` is of util-linux, as `unshare` is, and becomes the program.)
-pub fn mortal(program: &Path) -> Command {
-    let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL", "--"]).arg(program);
-    command
 }
 
 /// `QEMU emulator version 11.1.3 (...)`.

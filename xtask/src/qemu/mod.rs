@@ -29,6 +29,8 @@ use guest::{Kernel, Programs};
 use machine::Qemu;
 use scenario::{Bench, Results};
 
+use crate::run::mortal;
+
 /// What the command line asks for.
 #[derive(Default)]
 pub struct Flags {
@@ -100,13 +102,13 @@ fn prepare(root: &Path, target: &Path, cache: &Path, flags: &Flags) -> Result<Ex
     let program = std::env::current_exe().map_err(|error| Trouble::Failed(format!("this program: {error}")))?;
     let mut command = match namespace() {
         Some(mut command) => {
-            let inner = machine::mortal(&program);
+            let inner = mortal(&program);
             command.arg(inner.get_program()).args(inner.get_args());
             command
         }
         None => {
             println!("SKIPPED: qemu, stock driver: {NO_NAMESPACE}");
-            machine::mortal(&program)
+            mortal(&program)
         }
     };
     command.args(["qemu", "--inside"]);

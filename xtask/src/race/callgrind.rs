@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::answer::Greeting;
 use super::contestant::{Contestant, Failed};
-use super::works::Ask;
+use super::works::{Ask, Who};
 use crate::run::mortal;
 
 /// Instructions that `program` executes in the timed regions of a work, a frame or page. What callgrind and the program
@@ -24,6 +24,10 @@ pub fn count(program: &Path, ask: &Ask, folder: &Path, deadline: Duration) -> Re
     let mut command = mortal(Path::new("valgrind"));
     command.args(["--tool=callgrind", "--collect-atstart=no", "--toggle-collect=*timed_*"]);
     command.arg(format!("--callgrind-out-file={}", out.display())).arg(program);
+    if ask.who == Who::Dpdk {
+        // valgrind has no room for the address space that DPDK reserves for huge pages.
+        command.arg("--small-pages");
+    }
     let (mut contestant, greeting) = Contestant::start(command, &folder.join(format!("{name}.log")), deadline)?;
     if let Greeting::Skip(why) = greeting {
         return Err(why);

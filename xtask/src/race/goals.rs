@@ -97,14 +97,11 @@ struct Flat {
 }
 
 const FLAT: [Flat; 3] = [
-    Flat {
-        work: "cost a frame as rings grow 64 -> 4096",
-        settings: &[RINGS[0], RINGS[1], "tx-page", RINGS[2], RINGS[3]],
-    },
-    Flat { work: "cost a frame as the cache grows 64 MiB -> 4 GiB", settings: &["tx-page", LARGE_CACHE] },
+    Flat { work: "cost a frame as rings grow 64 -> 4096", settings: &RINGS },
+    Flat { work: "cost a frame as the cache grows 64 MiB -> 4 GiB", settings: &[RINGS[2], LARGE_CACHE] },
     Flat {
         work: "cost a frame as both grow",
-        settings: &[RINGS[0], RINGS[1], "tx-page", RINGS[2], RINGS[3], LARGE_CACHE, LARGE_BOTH],
+        settings: &[RINGS[0], RINGS[1], RINGS[2], RINGS[3], RINGS[4], LARGE_CACHE, LARGE_BOTH],
     },
 ];
 /// The dearest setting beside the cheapest.

@@ -41,6 +41,7 @@ const PANELS: [Panel; 3] = [
                     (Who::Ours, RINGS[1]),
                     (Who::Ours, RINGS[2]),
                     (Who::Ours, RINGS[3]),
+                    (Who::Ours, RINGS[4]),
                     (Who::Ours, LARGE_CACHE),
                     (Who::Ours, LARGE_BOTH),
                 ],

@@ -45,13 +45,15 @@ pub fn build_dpdk(root: &Path, folder: &Path, install: bool) -> Result<(), NoDpd
     }
     let sources = root.join(DPDK_SOURCES);
     let mut command = Command::new("cc");
-    command.args(["-O3", "-march=native"]);
+    let error = |error: std::io::Error| NoDpdk::Failed(format!("{}: {error}", sources.display()));
+    command.args(["-std=gnu11", "-O3", "-D_GNU_SOURCE", "-DALLOW_EXPERIMENTAL_API"]);
+    command.args(pkg_config(&["--cflags"]).map_err(NoDpdk::Failed)?);
+    // After Debian's own, which name an older processor; the last one counts.
+    command.arg("-march=native");
     if cfg!(target_arch = "x86_64") {
         // valgrind knows no AVX-512, and what is counted is to be what is timed. DPDK's driver uses none of its own accord.
         command.arg("-mno-avx512f");
     }
-    let error = |error: std::io::Error| NoDpdk::Failed(format!("{}: {error}", sources.display()));
-    command.args(pkg_config(&["--cflags"]).map_err(NoDpdk::Failed)?);
     command.args(c_files(&sources).map_err(error)?).arg("-o").arg(folder.join(Who::Dpdk.file()));
     command.args(pkg_config(&["--libs-only-L"]).map_err(NoDpdk::Failed)?);
     command.arg(format!("@{}", sources.join("link.args").display()));

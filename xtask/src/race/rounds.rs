@@ -87,13 +87,17 @@ impl Race {
         its.for_each(|series| series.without = Some(without.clone()));
     }
 
-    /// What went wrong, as opposed to what was left out.
+    /// What went wrong, as opposed to what was left out; works of one contestant and one reason together.
     pub fn failures(&self) -> Vec<String> {
-        let failure = |series: &Series| match &series.without {
-            Some(Without::Failed(why)) => Some(format!("{} {}: {why}", series.ask.who.name(), series.ask.name)),
-            _ => None,
-        };
-        self.series.iter().filter_map(failure).collect()
+        let mut by_reason: BTreeMap<(Who, &str), Vec<&str>> = BTreeMap::new();
+        for series in &self.series {
+            if let Some(Without::Failed(why)) = &series.without {
+                by_reason.entry((series.ask.who, why)).or_default().push(series.ask.name);
+            }
+        }
+        let line =
+            |((who, why), names): ((Who, &str), Vec<&str>)| format!("{} {}: {why}", who.name(), names.join(", "));
+        by_reason.into_iter().map(line).collect()
     }
 
     /// The series of a contestant's work.
@@ -204,7 +208,8 @@ mod tests {
         (0..3).for_each(|number| race.round(number, true));
         assert!(race.contestants.is_empty());
         let failures = race.failures();
-        assert!(failures.len() == 2 && failures.iter().all(|failure| failure.contains("no paper")), "{failures:?}");
+        assert!(failures.len() == 1 && failures[0].starts_with("DPDK tx60, rx60: it ended"), "{failures:?}");
+        assert!(failures[0].contains("no paper"), "{failures:?}");
     }
 
     #[test]

@@ -135,24 +135,11 @@ fn contest(root: &Path, target: &Path, flags: &Flags) -> Result<ExitCode, Troubl
     let track = Track { target: target.to_owned(), folder: target.join("race"), deadline: flags.deadline };
     let made = std::fs::create_dir_all(&track.folder);
     made.map_err(|error| Trouble::Failed(format!("{}: {error}", track.folder.display())))?;
-    println!("── building the contestants");
-    prepare::build_ours(root).map_err(Trouble::Failed)?;
-    let no_dpdk = match prepare::build_dpdk(root, &track.folder, flags.install) {
-        Ok(()) => None,
-        Err(NoDpdk::CannotBeHad(why)) => Some(Without::LeftOut(why)),
-        Err(NoDpdk::Failed(why)) => return Err(Trouble::Failed(why)),
-    };
+    let mut race = build(root, &track, flags)?;
     // Given back after the contestants have ended.
     let _pages = HugePages::provide();
-    let series = works::all(flags.size()).into_iter().map(Series::new).collect();
-    let mut race = Race { contestants: BTreeMap::new(), series };
-    if let Some(without) = no_dpdk {
-        race.without(Who::Dpdk, &without);
-    }
-    leave_out_large(&mut race, flags.smoke);
     let versions = track.line_up(&mut race)?;
-    let rounds = if flags.smoke { 1 } else { flags.rounds };
-    let warm_up = if flags.smoke { 0 } else { WARM_UP };
+    let (warm_up, rounds) = if flags.smoke { (0, 1) } else { (WARM_UP, flags.rounds) };
     for number in 0..warm_up + rounds {
         if !flags.smoke {
             println!("── round {} of {}", number + 1, warm_up + rounds);
@@ -160,21 +147,15 @@ fn contest(root: &Path, target: &Path, flags: &Flags) -> Result<ExitCode, Troubl
         race.round(number, number >= warm_up);
     }
     let mut failures = send_home(&mut race);
-    if flags.instructions {
-        failures.extend(track.count_instructions(&mut race, flags.install));
-    }
     failures.splice(0..0, race.failures());
     if flags.smoke {
         return Ok(smoke::report(&race, &failures));
     }
-    let report = report::Report {
-        race: &race,
-        machine: &machine::Machine::this(root),
-        versions: &versions,
-        rounds,
-        warm_up,
-        frames: flags.frames,
-    };
+    if flags.instructions {
+        failures.extend(track.count_instructions(&mut race, flags.install));
+    }
+    let (machine, frames) = (machine::Machine::this(root), flags.frames);
+    let report = report::Report { race: &race, machine: &machine, versions: &versions, rounds, warm_up, frames };
     println!("\n{}", report.text());
     report.write(&track.folder).map_err(Trouble::Failed)?;
     // A page with a hole that should not be there would be believed.
@@ -183,6 +164,21 @@ fn contest(root: &Path, target: &Path, flags: &Flags) -> Result<ExitCode, Troubl
     }
     failures.iter().for_each(|failure| eprintln!("xtask: race: {failure}"));
     Ok(if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Builds the contestants, and lists what they will be asked for.
+fn build(root: &Path, track: &Track, flags: &Flags) -> Result<Race, Trouble> {
+    println!("── building the contestants");
+    prepare::build_ours(root).map_err(Trouble::Failed)?;
+    let series = works::all(flags.size()).into_iter().map(Series::new).collect();
+    let mut race = Race { contestants: BTreeMap::new(), series };
+    match prepare::build_dpdk(root, &track.folder, flags.install) {
+        Ok(()) => {}
+        Err(NoDpdk::CannotBeHad(why)) => race.without(Who::Dpdk, &Without::LeftOut(why)),
+        Err(NoDpdk::Failed(why)) => return Err(Trouble::Failed(why)),
+    }
+    leave_out_large(&mut race, flags.smoke);
+    Ok(race)
 }
 
 /// Leaves out what needs the large cache, where it does not fit or is not wanted.

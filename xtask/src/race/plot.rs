@@ -75,7 +75,7 @@ const PANELS: [Panel; 3] = [
 // All in pixels.
 const WIDTH: f64 = 820.0;
 /// Where bars begin.
-const LEFT: f64 = 240.0;
+const LEFT: f64 = 270.0;
 /// What bars may take; their numbers come after them.
 const BAR: f64 = 440.0;
 const LINE: f64 = 22.0;
@@ -129,7 +129,7 @@ impl Panel {
         let top = y + 6.0;
         let lines = ticks(most);
         for tick in &lines {
-            text(body, LEFT + tick / most * BAR, y, "quiet", &three_digits(*tick).replace(".00", "").replace(".0", ""));
+            text(body, LEFT + tick / most * BAR, y, "quiet", &label(*tick));
         }
         let mut drawn = String::new();
         for group in self.groups {
@@ -183,6 +183,11 @@ fn ticks(most: f64) -> Vec<f64> {
     (0..=5).map(|i| f64::from(i) * step).take_while(|tick| *tick <= most).collect()
 }
 
+/// Without the digits that binary fractions leave behind.
+fn label(tick: f64) -> String {
+    ((tick * 1000.0).round() / 1000.0).to_string()
+}
+
 /// As much as fits beside a bar's name.
 fn shortened(why: &str) -> String {
     let short: String = why.chars().take(70).collect();
@@ -231,5 +236,7 @@ mod tests {
         assert_eq!(ticks(37.0), [0.0, 10.0, 20.0, 30.0]);
         assert_eq!(ticks(9.0), [0.0, 2.0, 4.0, 6.0, 8.0]);
         assert_eq!(ticks(450.0), [0.0, 100.0, 200.0, 300.0, 400.0]);
+        assert_eq!(ticks(0.35).into_iter().map(label).collect::<Vec<_>>(), ["0", "0.1", "0.2", "0.3"]);
+        assert_eq!([0.0, 50.0, 100.0].map(label), ["0", "50", "100"]);
     }
 }

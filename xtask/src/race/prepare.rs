@@ -47,7 +47,7 @@ pub fn build_dpdk(root: &Path, folder: &Path, install: bool) -> Result<(), NoDpd
     let mut command = Command::new("cc");
     let error = |error: std::io::Error| NoDpdk::Failed(format!("{}: {error}", sources.display()));
     command.args(["-std=gnu11", "-O3", "-D_GNU_SOURCE", "-DALLOW_EXPERIMENTAL_API"]);
-    command.args(pkg_config(&["--cflags"]).map_err(NoDpdk::Failed)?);
+    command.args(pkg_config(&["--cflags"]).map_err(NoDpdk::CannotBeHad)?);
     // After Debian's own, which name an older processor; the last one counts.
     command.arg("-march=native");
     if cfg!(target_arch = "x86_64") {
@@ -55,7 +55,7 @@ pub fn build_dpdk(root: &Path, folder: &Path, install: bool) -> Result<(), NoDpd
         command.arg("-mno-avx512f");
     }
     command.args(c_files(&sources).map_err(error)?).arg("-o").arg(folder.join(Who::Dpdk.file()));
-    command.args(pkg_config(&["--libs-only-L"]).map_err(NoDpdk::Failed)?);
+    command.args(pkg_config(&["--libs-only-L"]).map_err(NoDpdk::CannotBeHad)?);
     command.arg(format!("@{}", sources.join("link.args").display()));
     let output = command.stdin(Stdio::null()).output();
     let output = output.map_err(|error| NoDpdk::CannotBeHad(format!("cc cannot be run ({error}); install gcc")))?;
@@ -75,7 +75,7 @@ fn c_files(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
 }
 
 /// What `pkg-config` says of DPDK.
-pub fn pkg_config(args: &[&str]) -> Result<Vec<String>, String> {
+fn pkg_config(args: &[&str]) -> Result<Vec<String>, String> {
     let output = Command::new("pkg-config").args(args).arg("libdpdk").stdin(Stdio::null()).output();
     let output = output.map_err(|error| format!("pkg-config cannot be run: {error}"))?;
     if !output.status.success() {

@@ -208,6 +208,10 @@ pub(super) mod tests {
         // `exec`, so that what is killed is what holds the pipe.
         let why = gone("exec sleep 600", SHORT);
         assert!(why.contains("did not come within 0.3 s"), "{why}");
+        // Killed at once, while others run on; were it not, it would end by itself after a while.
+        let mut hung = ready("exec sleep 20", SHORT);
+        assert!(hung.run("tx60", "run tx60").is_err());
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&hung.child.wait().unwrap()), Some(9));
         let why = scripted("exec sleep 600", SHORT).map(drop).unwrap_err();
         assert!(why.contains("its first line did not come"), "{why}");
         let why = ready("exec sleep 600", SHORT).finish().unwrap_err();

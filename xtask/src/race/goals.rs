@@ -339,6 +339,7 @@ pub(super) mod tests {
         race.without(Who::Dpdk, &Without::LeftOut("no huge pages".into()));
         let why = Verdict::NotJudged("no huge pages".into());
         assert_eq!(verdict(&race, "TX 60 B, one buffer"), why);
+        assert_eq!(judge(&race)[0].cells()[6], "not judged");
         assert_eq!(verdict(&race, "TX 60 B, beside the full-featured path"), Verdict::Information);
         let large = |series: &&mut Series| series.ask.is_large();
         race.series.iter_mut().filter(large).for_each(|series| series.without = Some(Without::LeftOut("small".into())));

@@ -64,6 +64,17 @@ pub trait Payload {
     /// # Panics
     /// When `range` reaches past [`len`](Self::len): the caller's mistake.
     fn segments(&self, range: Range<usize>, each: impl FnMut(Segment));
+
+    /// The segment that is all of `range`, which has bytes: a short way for what is most often so. `None` says nothing; ask
+    /// [`segments`](Self::segments) then.
+    ///
+    /// # Panics
+    /// As [`segments`](Self::segments).
+    #[inline]
+    fn segment(&self, range: Range<usize>) -> Option<Segment> {
+        let _ = range;
+        None
+    }
 }
 
 /// The payload of a frame that is all header.

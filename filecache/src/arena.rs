@@ -71,16 +71,19 @@ impl Arena {
     }
 
     /// Length, pages.
+    #[inline]
     pub(crate) fn pages(&self) -> u32 {
         self.words.len() as u32
     }
 
     /// Bytes in a page.
+    #[inline]
     pub(crate) fn page_size(&self) -> usize {
         1 << self.page_shift
     }
 
     /// Page size as a shift.
+    #[inline]
     pub(crate) fn page_shift(&self) -> u32 {
         self.page_shift
     }
@@ -193,6 +196,7 @@ impl Claim {
     }
 
     /// Number of pages that are still to be filled.
+    #[inline]
     pub(crate) fn pages(&self) -> u32 {
         self.pages
     }

@@ -255,6 +255,12 @@ impl Payload for Hold {
             segments(core, runs, range, each);
         }
     }
+
+    #[inline]
+    fn segment(&self, range: Range<usize>) -> Option<Segment> {
+        let (core, range, runs) = self.part(range)?;
+        core.mapping.get()?.segment(runs.piece(&range, core.arena.page_shift())?)
+    }
 }
 
 impl Drop for Hold {

@@ -137,38 +137,32 @@ impl<T> TxQueue<T> {
             Some(offload) => offload.plan(header, range.len())?,
             None => Patches::NONE,
         };
-        let mut draft = Draft::new(&self.words, self.ring.room());
         let context = self.context_for(offload);
+        let mut draft = Draft { words: &self.words, room: self.ring.room(), next: self.ring.room().start };
         if let Some(context) = context {
             draft.put(context.encode());
         }
         if draft.is_full() {
             return Ok(None);
         }
-        let first = draft.next;
-        let slot = self.ring.index(first);
+        let slot = self.ring.index(draft.next);
         self.headers.write(slot, header);
         patches.each(|at, pair| self.headers.write_pair(slot, at, pair));
         let data = TxData::of_frame(total, offload);
         let mut last = self.header_segment(slot, header.len());
         if let Some(payload) = payload.filter(|_| !range.is_empty()) {
-            payload.segments(range, |segment| {
-                let mut skip = 0;
-                while let Some(part) = segment.slice(skip, MAX_SEGMENT) {
+            match payload.segment(range.clone()).filter(|segment| segment.len <= MAX_SEGMENT) {
+                Some(segment) => {
                     draft.put(data.encode(last));
-                    last = part;
-                    skip += part.len;
+                    last = segment;
                 }
-            });
+                None => last = draft.put_pieces(data, last, payload, range)?,
+            }
         }
         let data = data.last();
         let report = self.since_report + draft.len() + 1 >= REPORT_EVERY;
         let words = data.reporting(report).encode(last);
         draft.put(words);
-        let pieces = (draft.next - first - 1) as usize;
-        if pieces > MAX_SEGMENTS {
-            return Err(Error::Frame { what: "payload pieces", found: pieces, limit: MAX_SEGMENTS });
-        }
         let Some(filled) = draft.filled() else { return Ok(None) };
         if context.is_some() {
             self.context = context;
@@ -180,8 +174,15 @@ impl<T> TxQueue<T> {
     /// The context that has to be written before a frame with this offload, if any.
     #[inline]
     fn context_for(&self, offload: Option<Offload>) -> Option<TxContext> {
-        let offload = offload.filter(|offload| self.offload != Some(*offload))?;
-        // Different offloads may need the same context.
+        match offload {
+            Some(offload) if self.offload != Some(offload) => self.other_context(offload),
+            _ => None,
+        }
+    }
+
+    /// The same for an offload that is not the last one's; it may need no other context.
+    #[cold]
+    fn other_context(&self, offload: Offload) -> Option<TxContext> {
         Some(TxContext::of(offload)).filter(|context| self.context != Some(*context))
     }
 
@@ -299,12 +300,7 @@ struct Draft<'q> {
     next: u64,
 }
 
-impl<'q> Draft<'q> {
-    #[inline]
-    fn new(words: &'q RingWords, room: Range<u64>) -> Self {
-        Self { words, next: room.start, room }
-    }
-
+impl Draft<'_> {
     #[inline]
     fn is_full(&self) -> bool {
         self.next >= self.room.end
@@ -325,6 +321,31 @@ impl<'q> Draft<'q> {
             self.words.at(at + 1).store(high.to_le(), Ordering::Relaxed);
         }
         self.next += 1;
+    }
+
+    /// Fills descriptors for `last` and all pieces of `range` of `payload` but the last one, which is returned.
+    #[inline(never)]
+    fn put_pieces<T: Payload>(
+        &mut self,
+        data: TxData,
+        mut last: Segment,
+        payload: &T,
+        range: Range<usize>,
+    ) -> Result<Segment> {
+        let first = self.next;
+        payload.segments(range, |segment| {
+            let mut skip = 0;
+            while let Some(part) = segment.slice(skip, MAX_SEGMENT) {
+                self.put(data.encode(last));
+                last = part;
+                skip += part.len;
+            }
+        });
+        let pieces = (self.next - first) as usize;
+        if pieces > MAX_SEGMENTS {
+            return Err(Error::Frame { what: "payload pieces", found: pieces, limit: MAX_SEGMENTS });
+        }
+        Ok(last)
     }
 
     /// The positions filled; `None` when there was no room.

@@ -38,5 +38,5 @@ pub use iommu::{Access, Iommu, Mapping};
 pub use iova::IovaAllocator;
 pub use memory::{Backing, HugePages, SharedMemory};
 pub use registers::{Register, RegisterSpace};
-pub use ring_memory::{RingSlots, RingWords};
+pub use ring_memory::{RingSlot, RingSlots, RingView, RingWords};
 pub use sysfs::PciAddress;

@@ -2,9 +2,9 @@
 #![allow(unsafe_code)]
 
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 
-use crate::SharedMemory;
+use crate::{Iova, Segment, SharedMemory};
 
 /// A power of two of 64-bit words: a descriptor ring. An index counts round and round, so that none is outside.
 pub struct RingWords {
@@ -14,11 +14,20 @@ pub struct RingWords {
     _memory: SharedMemory,
 }
 
+/// The same, borrowed: for a function that works with the words, so that it need not look where they are at each of them.
+#[derive(Clone, Copy)]
+pub struct RingView<'a> {
+    first: &'a AtomicU64,
+    mask: usize,
+}
+
 /// A power of two of slots of [`RingSlots::SLOT`] bytes that the CPU writes and a device reads. Counts round like
 /// [`RingWords`].
 pub struct RingSlots {
     first: NonNull<AtomicU64>,
     mask: usize,
+    /// The device's name for the first byte.
+    iova: Iova,
     /// Keeps the slots mapped.
     _memory: SharedMemory,
 }
@@ -37,9 +46,9 @@ impl RingWords {
     /// `count` words (a power of two) of `memory`, from byte `offset` on.
     ///
     /// # Panics
-    /// As [`SharedMemory::words`], and when `count` is not a power of two.
+    /// As [`SharedMemory::words`], and when `count` is not a power of two, or 1.
     pub fn new(memory: &SharedMemory, offset: usize, count: usize) -> Self {
-        assert!(count.is_power_of_two(), "a ring of {count} words");
+        assert!(count.is_power_of_two() && count > 1, "a ring of {count} words");
         let first = NonNull::from(&memory.words(offset, count)[0]);
         Self { first, mask: count - 1, _memory: memory.clone() }
     }
@@ -47,8 +56,28 @@ impl RingWords {
     /// The word at `index`, modulo the number of words.
     #[inline]
     pub fn at(&self, index: usize) -> &AtomicU64 {
-        // SAFETY: `new` saw `mask + 1` words there, which `_memory` keeps mapped.
+        // SAFETY: `new` saw `mask + 1` words there, which `_memory` keeps mapped for as long as `self` lives.
         unsafe { self.first.add(index & self.mask).as_ref() }
+    }
+
+    /// All of them.
+    #[inline]
+    pub fn view(&self) -> RingView<'_> {
+        RingView { first: self.at(0), mask: self.mask }
+    }
+}
+
+impl<'a> RingView<'a> {
+    /// Two words of which `index` counts, modulo the number of pairs: a descriptor.
+    #[inline]
+    pub fn pair(self, index: usize) -> [&'a AtomicU64; 2] {
+        let at = index.wrapping_mul(2) & self.mask;
+        // SAFETY: `RingWords::new` saw `mask + 1` words there, an even number, so an even one has a next; `'a` is a borrow of
+        // what keeps them mapped.
+        unsafe {
+            let first = std::ptr::from_ref(self.first).add(at);
+            [&*first, &*first.add(1)]
+        }
     }
 }
 
@@ -57,27 +86,51 @@ impl RingSlots {
     pub const SLOT: usize = 256;
     const WORDS: usize = Self::SLOT / 8;
 
-    /// `count` slots (a power of two) of `memory`, from byte `offset` on.
+    /// The slots (a power of two) of `memory` from byte `offset` on that the device knows as `name`.
     ///
     /// # Panics
     /// As [`RingWords::new`].
-    pub fn new(memory: &SharedMemory, offset: usize, count: usize) -> Self {
+    pub fn new(memory: &SharedMemory, offset: usize, name: Segment) -> Self {
+        let count = name.len as usize / Self::SLOT;
         assert!(count.is_power_of_two(), "a ring of {count} slots");
         let first = NonNull::from(&memory.words(offset, count * Self::WORDS)[0]);
-        Self { first, mask: count - 1, _memory: memory.clone() }
+        Self { first, mask: count - 1, iova: name.iova, _memory: memory.clone() }
     }
 
-    /// Writes `bytes` to the start of the slot at `index`, modulo the number of slots. What is behind them in the slot is
+    /// The slot at `index`, modulo the number of slots.
+    #[inline]
+    pub fn at(&self, index: usize) -> RingSlot<'_> {
+        let index = index & self.mask;
+        // SAFETY: `new` saw `(mask + 1) * WORDS` words there, which `_memory` keeps mapped for as long as `self` lives.
+        let first = unsafe { self.first.add(index * Self::WORDS).as_ref() };
+        RingSlot { first, iova: Iova::new(self.iova.get() + (index * Self::SLOT) as u64) }
+    }
+}
+
+/// One of [`RingSlots`].
+#[derive(Clone, Copy)]
+pub struct RingSlot<'a> {
+    first: &'a AtomicU64,
+    iova: Iova,
+}
+
+impl RingSlot<'_> {
+    /// Writes `bytes` to the start of the slot, and returns the device's name for them. What is behind them in the slot is
     /// anything after that.
     ///
     /// # Panics
-    /// When there are more than [`SLOT`](Self::SLOT) bytes.
+    /// When there are no bytes, or more than [`RingSlots::SLOT`].
     #[inline]
-    pub fn write(&self, index: usize, bytes: &[u8]) {
-        assert!(bytes.len() <= Self::SLOT, "{} bytes for a slot of {}", bytes.len(), Self::SLOT);
+    pub fn write(self, bytes: &[u8]) -> Segment {
+        assert!(
+            (1..=RingSlots::SLOT).contains(&bytes.len()),
+            "{} bytes for a slot of {}",
+            bytes.len(),
+            RingSlots::SLOT
+        );
         let (words, rest) = bytes.as_chunks::<8>();
         for (at, word) in words.iter().enumerate() {
-            self.word(index, at).store(u64::from_ne_bytes(*word), Ordering::Relaxed);
+            self.word(at).store(u64::from_ne_bytes(*word), Ordering::Relaxed);
         }
         if !rest.is_empty() {
             let last = match bytes.last_chunk::<8>() {
@@ -85,30 +138,26 @@ impl RingSlots {
                 Some(last) => u64::from_le_bytes(*last) >> (64 - 8 * rest.len()),
                 None => rest.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)),
             };
-            self.word(index, words.len()).store(last.to_le(), Ordering::Relaxed);
+            self.word(words.len()).store(last.to_le(), Ordering::Relaxed);
         }
+        Segment { iova: self.iova, len: bytes.len() as u32 }
     }
 
-    /// Writes two bytes `at` bytes into the slot.
-    ///
-    /// # Panics
-    /// When they are not in the slot.
+    /// Writes two bytes at an even place in the slot (`at` is rounded down), modulo its length.
     #[inline]
-    pub fn write_pair(&self, index: usize, at: usize, pair: [u8; 2]) {
-        assert!(at < Self::SLOT - 1, "two bytes at {at} of a slot of {}", Self::SLOT);
-        let slot = self.word(index, 0).as_ptr().cast::<u8>();
-        for (at, byte) in (at..).zip(pair) {
-            // SAFETY: `at` is inside the slot (asserted), and the slot inside the memory (`word`).
-            unsafe { AtomicU8::from_ptr(slot.add(at)) }.store(byte, Ordering::Relaxed);
-        }
+    pub fn write_pair(self, at: usize, pair: [u8; 2]) {
+        let at = at / 2 % (RingSlots::SLOT / 2);
+        // SAFETY: less than a slot's bytes from its start, which is all there (`RingSlots::at`), and aligned.
+        let two = unsafe { AtomicU16::from_ptr(self.first.as_ptr().cast::<u16>().add(at)) };
+        two.store(u16::from_ne_bytes(pair), Ordering::Relaxed);
     }
 
-    /// A word of a slot; `word` is below [`WORDS`](Self::WORDS).
+    /// A word of the slot; `word` is below its number of words.
     #[inline]
-    fn word(&self, index: usize, word: usize) -> &AtomicU64 {
-        debug_assert!(word < Self::WORDS);
-        // SAFETY: `new` saw `(mask + 1) * WORDS` words there, which `_memory` keeps mapped; the callers stay inside of the slot.
-        unsafe { self.first.add((index & self.mask) * Self::WORDS + word).as_ref() }
+    fn word(&self, word: usize) -> &AtomicU64 {
+        debug_assert!(word < RingSlots::WORDS);
+        // SAFETY: `RingSlots::new` saw all words of the slot; the callers stay inside of it.
+        unsafe { &*std::ptr::from_ref(self.first).add(word) }
     }
 }
 
@@ -125,38 +174,55 @@ mod tests {
         ring.at(9).store(7, Ordering::Relaxed);
         assert_eq!(memory.word64(4096 + 8).load(Ordering::Relaxed), 7);
         assert_eq!(ring.at(usize::MAX).as_ptr(), memory.word64(4096 + 56).as_ptr());
+        let pair = ring.view().pair(4 + 3).map(AtomicU64::as_ptr);
+        assert_eq!(pair, [48, 56].map(|at| memory.word64(4096 + at).as_ptr()));
+    }
+
+    fn name(slots: u32) -> Segment {
+        Segment { iova: Iova::new(0x10_0000), len: slots * 256 }
+    }
+
+    #[test]
+    fn slots_have_the_device_s_names() {
+        let memory = SharedMemory::new("test", 8192, HugePages::Never).unwrap();
+        let segment = RingSlots::new(&memory, 4096, name(16)).at(16 + 3).write(b"header");
+        assert_eq!(segment, Segment { iova: Iova::new(0x10_0300), len: 6 });
+        let mut bytes = [0; 6];
+        memory.read_at(4096 + 768, &mut bytes);
+        assert_eq!(&bytes, b"header");
     }
 
     #[test]
     #[should_panic(expected = "asked of a region")]
     fn slots_behind_the_end_panic() {
         let memory = SharedMemory::new("test", 4096, HugePages::Never).unwrap();
-        RingSlots::new(&memory, 0, 32);
+        RingSlots::new(&memory, 0, name(32));
     }
 
     #[test]
     #[should_panic(expected = "257 bytes for a slot")]
     fn more_than_a_slot_panics() {
         let memory = SharedMemory::new("test", 4096, HugePages::Never).unwrap();
-        RingSlots::new(&memory, 0, 2).write(0, &[0; 257]);
+        RingSlots::new(&memory, 0, name(2)).at(0).write(&[0; 257]);
     }
 
     proptest! {
         /// Whatever is written lies at the start of its slot, and no other slot is touched.
         #[test]
-        fn slots_take_any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..=256), index: u16, at in 0usize..255) {
+        fn slots_take_any_bytes(bytes in prop::collection::vec(any::<u8>(), 1..=256), index: u16, at in 0usize..128) {
             let memory = SharedMemory::new("test", 4096, HugePages::Never).unwrap();
             memory.write_at(0, &[0xee; 4096]);
-            let slots = RingSlots::new(&memory, 1024, 8);
-            slots.write(index.into(), &bytes);
+            let slots = RingSlots::new(&memory, 1024, name(8));
+            let slot = slots.at(index.into());
+            slot.write(&bytes);
             let start = 1024 + usize::from(index) % 8 * 256;
             let mut all = [0; 4096];
             memory.read_at(0, &mut all);
             prop_assert_eq!(&all[start..start + bytes.len()], &bytes[..]);
             prop_assert!(all[..start].iter().chain(&all[start + 256..]).all(|byte| *byte == 0xee));
-            slots.write_pair(index.into(), at, [1, 2]);
+            slot.write_pair(2 * at, [1, 2]);
             memory.read_at(0, &mut all);
-            prop_assert_eq!(&all[start + at..start + at + 2], &[1, 2]);
+            prop_assert_eq!(&all[start + 2 * at..start + 2 * at + 2], &[1, 2]);
         }
     }
 }

@@ -244,7 +244,7 @@ impl<T: Payload> TxQueue<T> {
     /// completions come in ring order, so a hold over a long run costs the same as one over a frame.
     #[inline]
     pub fn run(&mut self, payload: T) -> Run<'_, T> {
-        Run { queue: &mut self.0, payload: Some(payload), last: None }
+        Run { queue: &mut self.0, payload: Some(payload), posted: false }
     }
 }
 
@@ -289,7 +289,8 @@ impl<T> TxQueue<T> {
 pub struct Run<'q, T> {
     queue: &'q mut ixgbe::TxQueue<T>,
     payload: Option<T>,
-    last: Option<u64>,
+    /// Whether the device knows of the payload.
+    posted: bool,
 }
 
 impl<T: Payload> Run<'_, T> {
@@ -306,7 +307,7 @@ impl<T: Payload> Run<'_, T> {
     #[inline(always)]
     pub fn post(&mut self, header: &[u8], offload: Option<Offload>, range: std::ops::Range<usize>) -> Result<bool> {
         let posted = self.queue.post_range(header, offload, self.payload.as_ref(), range)?;
-        self.last = posted.or(self.last);
+        self.posted |= posted.is_some();
         Ok(posted.is_some())
     }
 }
@@ -315,8 +316,9 @@ impl<T> Drop for Run<'_, T> {
     #[inline]
     fn drop(&mut self) {
         // With no frame posted the device knows nothing of the payload: it is simply dropped.
-        if let (Some(payload), Some(last)) = (self.payload.take(), self.last) {
-            self.queue.keep(last, payload);
+        if let Some(payload) = self.payload.take().filter(|_| self.posted) {
+            // The queue is borrowed, so the last frame in it is the run's.
+            self.queue.keep_with_last(payload);
         }
     }
 }

@@ -36,6 +36,13 @@ pub struct Offload {
 }
 
 impl Offload {
+    /// All of it in one number, for a quick look whether it changes; never 0.
+    #[inline(always)]
+    pub(crate) fn key(self) -> u64 {
+        let transport = self.transport.map_or(1, |transport| 2 + transport as u64);
+        u64::from(self.ethernet_len) | (self.ip as u64) << 8 | u64::from(self.ip_len) << 16 | transport << 32
+    }
+
     /// UDP in IPv4 without options in untagged Ethernet.
     pub const UDP_V4: Self = Self { ethernet_len: 14, ip: Ip::V4, ip_len: 20, transport: Some(Transport::Udp) };
     /// TCP in IPv4 without options in untagged Ethernet.
@@ -45,28 +52,49 @@ impl Offload {
     /// TCP in IPv6 without extension headers in untagged Ethernet.
     pub const TCP_V6: Self = Self { ethernet_len: 14, ip: Ip::V6, ip_len: 40, transport: Some(Transport::Tcp) };
 
-    /// What must be written over a header before the NIC may have it.
-    ///
-    /// The pseudo-header sum goes into the transport checksum field, not inverted, with the transport length in it: the
-    /// NIC adds the rest and inverts.
+    /// Refuses lengths (bytes) of header and payload that do not go with the layers named.
     ///
     /// # Errors
     /// [`Error::Frame`] when the header is too short for the layers named, or the datagram too long for IP.
     #[inline]
-    pub(crate) fn plan(self, header: &[u8], payload_len: usize) -> Result<Patches> {
-        let ip_at = usize::from(self.ethernet_len);
-        let l4_at = ip_at + usize::from(self.ip_len);
+    pub(crate) fn check(self, header: usize, payload: usize) -> Result<()> {
+        let (ip_at, l4_at) = (usize::from(self.ethernet_len), self.transport_at());
         let needed = l4_at + self.transport.map_or(0, Transport::shortest);
-        let datagram = (header.len() + payload_len).wrapping_sub(l4_at);
-        let lengths_fit = ip_at >= 14 && usize::from(self.ip_len) >= self.ip.shortest();
-        if !lengths_fit || header.len() < needed || datagram > usize::from(u16::MAX) {
-            return Err(self.refuse(header.len(), datagram));
+        let even = (self.ethernet_len | self.ip_len as u8) & 1 == 0;
+        let layers = ip_at >= 14 && usize::from(self.ip_len) >= self.ip.shortest() && even && !self.is_nothing();
+        if layers && header >= needed && header + payload - l4_at <= usize::from(u16::MAX) {
+            return Ok(());
         }
-        let transport = self.transport.map(|transport| {
-            let sum = self.ip.pseudo_sum(&header[ip_at..l4_at], transport, datagram as u16);
-            (l4_at + transport.checksum_at(), sum)
-        });
-        Ok(Patches { ip_checksum: (self.ip == Ip::V4).then_some(ip_at + 10), transport })
+        Err(self.refuse(header, (header + payload).saturating_sub(l4_at)))
+    }
+
+    /// What must be written over `header` before the NIC may have it; both lengths have been [checked](Self::check).
+    ///
+    /// The pseudo-header sum goes into the transport checksum field, not inverted, with the transport length in it: the
+    /// NIC adds the rest and inverts.
+    #[inline(always)]
+    pub(crate) fn patches(self, header: &[u8], payload: usize) -> Patches {
+        let (ip_at, l4_at) = (usize::from(self.ethernet_len), self.transport_at());
+        let ip_checksum = ip_at + 10;
+        let Some(transport) = self.transport else {
+            return Patches { zero_at: ip_checksum, sum_at: ip_checksum, sum: 0 };
+        };
+        let datagram = header.len() + payload - l4_at;
+        let sum = self.ip.pseudo_sum(&header[ip_at..l4_at], transport, datagram as u16);
+        let sum_at = l4_at + transport.checksum_at();
+        Patches { zero_at: if self.ip == Ip::V4 { ip_checksum } else { sum_at }, sum_at, sum }
+    }
+
+    /// Offset of the transport header, bytes.
+    #[inline]
+    fn transport_at(self) -> usize {
+        usize::from(self.ethernet_len) + usize::from(self.ip_len)
+    }
+
+    /// IPv6 has no checksum of its own.
+    #[inline]
+    fn is_nothing(self) -> bool {
+        self.ip == Ip::V6 && self.transport.is_none()
     }
 
     /// What is wrong with a header of so many bytes, or with the length of its datagram.
@@ -78,10 +106,16 @@ impl Offload {
             ("offload: Ethernet header", ethernet, 14)
         } else if ip < self.ip.shortest() {
             ("offload: IP header", ip, self.ip.shortest())
+        } else if ethernet % 2 == 1 {
+            ("offload: Ethernet header (an even number of bytes)", ethernet, ethernet - 1)
+        } else if ip % 2 == 1 {
+            ("offload: IP header (an even number of bytes)", ip, ip - 1)
         } else if header < needed {
             ("offload: header bytes", header, needed)
-        } else {
+        } else if datagram > usize::from(u16::MAX) {
             ("offload: transport length", datagram, u16::MAX.into())
+        } else {
+            ("offload: checksums (IPv6 without a transport has none)", 0, 1)
         };
         Error::Frame { what, found, limit }
     }
@@ -96,7 +130,7 @@ impl Ip {
     }
 
     /// The folded, not inverted sum of the pseudo header (RFC 768, RFC 9293, RFC 8200 8.1). `ip` is the IP header.
-    #[inline]
+    #[inline(always)]
     fn pseudo_sum(self, ip: &[u8], transport: Transport, l4_len: u16) -> u16 {
         // A one's complement sum may be taken in wider words and folded later, and in either byte order (RFC 1071, 2).
         let quads = |bytes: &[u8]| -> u64 {
@@ -107,12 +141,11 @@ impl Ip {
             Ip::V4 => quads(&ip[12..20]),
             Ip::V6 => quads(&ip[8..40]),
         };
-        let rest = u64::from(transport.protocol().to_be()) + u64::from(l4_len.to_be());
-        let mut sum = addresses + rest;
-        sum = (sum & 0xffff_ffff) + (sum >> 32);
-        sum = (sum & 0xffff) + (sum >> 16);
-        sum = (sum & 0xffff) + (sum >> 16);
-        u16::from_be(((sum & 0xffff) + (sum >> 16)) as u16)
+        let sum = addresses + u64::from(transport.protocol().to_be()) + u64::from(l4_len.to_be());
+        let (low, carry) = (sum as u32).overflowing_add((sum >> 32) as u32);
+        let sum = low + u32::from(carry);
+        // Both halves added, with the carry of that: in the upper half of this.
+        u16::from_be((sum.wrapping_add(sum.rotate_left(16)) >> 16) as u16)
     }
 }
 
@@ -140,29 +173,16 @@ impl Transport {
     }
 }
 
-/// Bytes to be written over a header: offsets from its start.
+/// What is to be written over a header: offsets from its start, even. Each is always written, so that the data path does not
+/// ask; where there is one field only, both name it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Patches {
-    /// Where a zero IPv4 header checksum goes.
-    pub ip_checksum: Option<usize>,
-    /// Where the pseudo-header sum goes, and the sum.
-    pub transport: Option<(usize, u16)>,
-}
-
-impl Patches {
-    /// Nothing to write.
-    pub(crate) const NONE: Self = Self { ip_checksum: None, transport: None };
-
-    /// Calls `write` with the place of each pair of bytes.
-    #[inline]
-    pub(crate) fn each(self, mut write: impl FnMut(usize, [u8; 2])) {
-        if let Some(at) = self.ip_checksum {
-            write(at, [0, 0]);
-        }
-        if let Some((at, sum)) = self.transport {
-            write(at, sum.to_be_bytes());
-        }
-    }
+    /// Two bytes of zero: the IPv4 header checksum.
+    pub zero_at: usize,
+    /// After that, a big-endian sum: the pseudo-header's in the transport checksum.
+    pub sum_at: usize,
+    /// The sum.
+    pub sum: u16,
 }
 
 #[cfg(test)]
@@ -174,7 +194,8 @@ mod tests {
     /// What a NIC does: sums from the transport header to the end of the frame and inverts (one's complement).
     fn finish(frame: &mut [u8], offload: Offload) {
         let l4_at = usize::from(offload.ethernet_len) + usize::from(offload.ip_len);
-        let (at, _) = offload.plan(frame, 0).unwrap().transport.unwrap();
+        offload.check(frame.len(), 0).unwrap();
+        let at = offload.patches(frame, 0).sum_at;
         let sum = !ones_sum(&frame[l4_at..]);
         let sum = if sum == 0 && offload.transport == Some(Transport::Udp) { 0xffff } else { sum };
         frame[at..at + 2].copy_from_slice(&sum.to_be_bytes());
@@ -213,10 +234,15 @@ mod tests {
                 ip.udp(ports.0, ports.1).write(&mut expect, &payload).unwrap();
             }
             let header_len = expect.len() - split.index(payload.len() + 1);
-            let patches = offload.plan(&expect[..header_len], expect.len() - header_len).unwrap();
+            offload.check(header_len, expect.len() - header_len).unwrap();
+            let patches = offload.patches(&expect[..header_len], expect.len() - header_len);
             let mut frame = expect.clone();
-            let (at, sum) = patches.transport.unwrap();
-            frame[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+            frame[patches.zero_at..patches.zero_at + 2].fill(0);
+            frame[patches.sum_at..patches.sum_at + 2].copy_from_slice(&patches.sum.to_be_bytes());
+            if !v6 {
+                // The sum that a NIC puts there; etherparse has done it.
+                frame[24..26].copy_from_slice(&expect[24..26]);
+            }
             finish(&mut frame, offload);
             prop_assert_eq!(frame, expect);
         }
@@ -224,14 +250,31 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_refused() {
-        let refused = |offload: Offload, header: usize, payload: usize| {
-            offload.plan(&vec![0; header], payload).map(|_| ()).unwrap_err().to_string()
-        };
+        let refused =
+            |offload: Offload, header: usize, payload: usize| offload.check(header, payload).unwrap_err().to_string();
         assert!(refused(Offload::UDP_V4, 41, 0).contains("header bytes is 41, the limit is 42"));
         assert!(refused(Offload { ethernet_len: 13, ..Offload::UDP_V4 }, 100, 0).contains("Ethernet header"));
         assert!(refused(Offload { ip_len: 19, ..Offload::UDP_V4 }, 100, 0).contains("IP header"));
         assert!(refused(Offload::UDP_V4, 42, 65_528).contains("transport length is 65536"));
         let ip_only = Offload { transport: None, ..Offload::UDP_V4 };
-        assert_eq!(ip_only.plan(&[0; 34], 10).unwrap(), Patches { ip_checksum: Some(24), transport: None });
+        ip_only.check(34, 10).unwrap();
+        assert_eq!(ip_only.patches(&[0; 34], 10), Patches { zero_at: 24, sum_at: 24, sum: 0 });
+        assert!(refused(Offload { ethernet_len: 15, ..Offload::UDP_V4 }, 100, 0).contains("even"));
+        assert!(refused(Offload { ip_len: 21, ..Offload::UDP_V4 }, 100, 0).contains("even"));
+        assert!(refused(Offload { transport: None, ..Offload::UDP_V6 }, 100, 0).contains("has none"));
+    }
+
+    #[test]
+    fn different_offloads_have_different_keys() {
+        let (mut keys, mut count) = (std::collections::HashSet::from([0]), 1);
+        for ethernet_len in [14, 18] {
+            for (ip, ip_len) in [(Ip::V4, 20), (Ip::V4, 24), (Ip::V6, 40), (Ip::V6, 296)] {
+                for transport in [None, Some(Transport::Udp), Some(Transport::Tcp)] {
+                    keys.insert(Offload { ethernet_len, ip, ip_len, transport }.key());
+                    count += 1;
+                }
+            }
+        }
+        assert_eq!(keys.len(), count);
     }
 }

@@ -1,8 +1,6 @@
 //! Ring arithmetic. Pure: positions count up for ever as `u64` and are reduced only to index memory, so there is no
 //! wrap-around to get wrong.
 
-use std::ops::Range;
-
 use stillwire_dma::HugeArray;
 
 /// Positions of a descriptor ring: `clean <= published <= next <= clean + size - 1`.
@@ -41,13 +39,13 @@ impl Ring {
         (position & (self.size - 1)) as usize
     }
 
-    /// The free positions: what may be filled, and then [taken](Self::take_until) from its start.
+    /// The position to fill next, if there is a free one.
     #[inline]
-    pub(crate) fn room(&self) -> Range<u64> {
-        self.next..self.clean + self.size - 1
+    pub(crate) fn next(&self) -> u64 {
+        self.next
     }
 
-    /// The descriptors up to `end` are filled; it lies in the [`room`](Self::room) or is its end.
+    /// The descriptors up to `end` are filled; as many were free.
     #[inline]
     pub(crate) fn take_until(&mut self, end: u64) {
         debug_assert!(self.next <= end && end < self.clean + self.size, "the ring has no room up to {end}");
@@ -137,14 +135,14 @@ mod tests {
     fn a_ring_holds_one_less_than_its_size() {
         let mut ring = Ring::new(8);
         assert_eq!(ring.free(), 7);
-        assert_eq!(ring.room(), 0..7);
+        assert_eq!((ring.next(), ring.free()), (0, 7));
         ring.take_until(7);
         assert_eq!((ring.free(), ring.used()), (0, 7));
         assert_eq!(ring.publish(), Some(7));
         assert_eq!(ring.publish(), None, "a second doorbell would say nothing new");
         ring.reclaim_through(2);
         assert_eq!(ring.free(), 3);
-        assert_eq!(ring.room(), 7..10);
+        assert_eq!((ring.next(), ring.free()), (7, 3));
         ring.take_until(9);
         assert_eq!(ring.index(8), 0);
         assert_eq!(ring.publish(), Some(1));
@@ -160,7 +158,7 @@ mod tests {
             let mut next_value = 0;
             for (what, amount) in steps {
                 if what < 2 && ring.free() as u64 >= amount {
-                    let end = ring.room().start + amount;
+                    let end = ring.next() + amount;
                     ring.take_until(end);
                     let last = end - 1;
                     if what == 0 {

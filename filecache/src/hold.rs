@@ -258,8 +258,14 @@ impl Payload for Hold {
 
     #[inline]
     fn segment(&self, range: Range<usize>) -> Option<Segment> {
-        let (core, range, runs) = self.part(range)?;
-        core.mapping.get()?.segment(runs.piece(&range, core.arena.page_shift())?)
+        let Held::Run { core, first, len, .. } = &self.held else { return None };
+        assert!(range.start <= range.end && range.end <= *len as usize, "{range:?} of a hold of {len} bytes");
+        // SAFETY: as in `pages`.
+        let arena = unsafe { &core.0.as_ref().arena };
+        let page = (arena.page_of(first.0) as usize) << arena.page_shift();
+        let begin = page + (self.offset as usize & (arena.page_size() - 1));
+        // SAFETY: as above.
+        unsafe { core.0.as_ref() }.mapping.get()?.segment(begin + range.start..begin + range.end)
     }
 }
 

@@ -16,6 +16,8 @@ use stillwire_examples::sending::HEADERS;
 use stillwire_examples::transfer::{DATA_HEADER_LEN, Header};
 use stillwire_filecache::{CachedFile, Hold};
 
+use crate::TCP_HEADERS;
+
 /// The frames of one burst: where in the file they lie.
 #[derive(Clone, Debug)]
 pub struct Burst {
@@ -55,7 +57,12 @@ pub fn timed_tx60(tx: &mut TxQueue<Hold>, frame: &[u8; 60], frames: usize) -> Re
 /// # Errors
 /// What the driver or the cache says.
 #[inline(never)]
-pub fn timed_tx_page(tx: &mut TxQueue<Hold>, file: &CachedFile, header: &[u8], burst: &Burst) -> super::Result<bool> {
+pub fn timed_tx_page(
+    tx: &mut TxQueue<Hold>,
+    file: &CachedFile,
+    header: &[u8; TCP_HEADERS],
+    burst: &Burst,
+) -> super::Result<bool> {
     tx.reclaim(drop);
     for bytes in burst.runs() {
         let len = (bytes.end - bytes.start) as usize;
@@ -78,7 +85,7 @@ pub fn timed_tx_page(tx: &mut TxQueue<Hold>, file: &CachedFile, header: &[u8], b
 pub fn timed_tx_page_each(
     tx: &mut TxQueue<Hold>,
     file: &CachedFile,
-    header: &[u8],
+    header: &[u8; TCP_HEADERS],
     burst: &Burst,
 ) -> super::Result<bool> {
     tx.reclaim(drop);

@@ -133,6 +133,12 @@ impl TxData {
         Self(self.0 | if report { Self::REPORT_STATUS } else { 0 })
     }
 
+    /// A second word, with a report asked for.
+    #[inline]
+    pub(crate) fn report(word: u64) -> u64 {
+        word | Self::REPORT_STATUS
+    }
+
     /// Words of the descriptor for `segment`, which is at most 16 bits long.
     #[inline]
     pub(crate) fn encode(self, segment: Segment) -> [u64; 2] {

@@ -13,7 +13,6 @@ use super::desc::{LEN as DESCRIPTOR, TxContext, TxData};
 use super::init::Function;
 use super::regs::*;
 use crate::frame::{Frame, Posted};
-use crate::offload::Patches;
 use crate::ring::{Fifo, Ring};
 use crate::{Error, Offload, Result};
 
@@ -21,17 +20,19 @@ use crate::{Error, Offload, Result};
 pub(crate) struct TxQueue<T> {
     ring: Ring,
     words: RingWords,
-    /// A header slot for each descriptor, and the device's name for all of them.
+    /// A header slot for each descriptor.
     headers: RingSlots,
-    header_slots: Segment,
     max_frame: usize,
-    /// What the last frame with an offload asked for, and what is in the device's context 0 since then.
-    offload: Option<Offload>,
+    /// [`Offload::key`] of what the last frame with an offload asked for; what is in the device's context 0 since then.
+    offload: u64,
     context: Option<TxContext>,
-    /// Descriptors since the last report was asked for.
+    /// Descriptors since the last report was asked for: when there are any, the last one taken ends a frame and asks for
+    /// none.
     since_report: u64,
-    /// Frames end here, and nobody asked for a report yet: position and second word.
-    unreported: Option<(u64, u64)>,
+    /// Second word of the last descriptor taken.
+    last_word: u64,
+    /// Room for the pieces of a payload.
+    pieces: Vec<Segment>,
     tail: Register,
     tokens: Fifo<T>,
     /// Positions of descriptors that will be written back.
@@ -53,13 +54,13 @@ impl<T> TxQueue<T> {
         let queue = Self {
             ring: Ring::new(size),
             words: RingWords::new(&memory, 0, slots * 2),
-            headers: RingSlots::new(&memory, headers.start, slots),
-            header_slots: mapping.segment(headers).expect("the whole memory is mapped"),
+            headers: RingSlots::new(&memory, headers.start, mapping.segment(headers).expect("all of it is mapped")),
             max_frame: function.config.max_frame.into(),
-            offload: None,
+            offload: 0,
             context: None,
             since_report: 0,
-            unreported: None,
+            last_word: 0,
+            pieces: Vec::with_capacity(MAX_SEGMENTS),
             tail: function.regs.space().register(TDT.at(0).offset),
             tokens: Fifo::new(size),
             reports: Fifo::new(size),
@@ -97,15 +98,17 @@ impl<T> TxQueue<T> {
 
     /// Puts a frame into the ring, which keeps its payload until the frame's last descriptor is done.
     #[inline(always)]
-    pub(crate) fn post<'a>(&mut self, mut frame: Frame<'a, T>) -> Result<Posted<'a, T>>
+    pub(crate) fn post<'a>(&mut self, frame: Frame<'a, T>) -> Result<Posted<'a, T>>
     where
         T: Payload,
     {
-        let len = frame.payload.as_ref().map_or(0, Payload::len);
-        match self.post_range(frame.header, frame.offload, frame.payload.as_ref(), 0..len)? {
-            None => Ok(Posted::Full(frame)),
+        // Apart, so that what is constant in a caller's frames stays so although the payload has to lie in memory.
+        let Frame { header, offload, payload } = frame;
+        let len = payload.as_ref().map_or(0, Payload::len);
+        match self.post_range(header, offload, payload.as_ref(), 0..len)? {
+            None => Ok(Posted::Full(Frame { header, offload, payload })),
             Some(last) => {
-                if let Some(token) = frame.payload.take() {
+                if let Some(token) = payload {
                     self.keep(last, token);
                 }
                 Ok(Posted::Queued)
@@ -117,6 +120,12 @@ impl<T> TxQueue<T> {
     #[inline]
     pub(crate) fn keep(&mut self, position: u64, token: T) {
         self.tokens.push(position, token);
+    }
+
+    /// The same for the last descriptor taken; there is one.
+    #[inline]
+    pub(crate) fn keep_with_last(&mut self, token: T) {
+        self.keep(self.ring.next() - 1, token);
     }
 
     /// Writes the descriptors of a frame: `header` and then `range` (bytes) of `payload`. Returns the position of the
@@ -133,87 +142,128 @@ impl<T> TxQueue<T> {
         T: Payload,
     {
         let total = self.check(header, range.len())?;
-        let patches = match offload {
-            Some(offload) => offload.plan(header, range.len())?,
-            None => Patches::NONE,
-        };
-        let context = self.context_for(offload);
-        let mut draft = Draft { words: &self.words, room: self.ring.room(), next: self.ring.room().start };
-        if let Some(context) = context {
-            draft.put(context.encode());
+        if let Some(offload) = offload {
+            offload.check(header.len(), range.len())?;
         }
-        if draft.is_full() {
-            return Ok(None);
+        match payload {
+            Some(payload) if range.start < range.end => match payload.segment(range.clone()) {
+                Some(segment) if segment.len <= MAX_SEGMENT => Ok(self.write(header, total, offload, &[segment])),
+                _ => self.write_pieces(header, total, offload, payload, range),
+            },
+            _ => Ok(self.write(header, total, offload, &[])),
         }
-        let slot = self.ring.index(draft.next);
-        self.headers.write(slot, header);
-        patches.each(|at, pair| self.headers.write_pair(slot, at, pair));
-        let data = TxData::of_frame(total, offload);
-        let mut last = self.header_segment(slot, header.len());
-        if let Some(payload) = payload.filter(|_| !range.is_empty()) {
-            match payload.segment(range.clone()).filter(|segment| segment.len <= MAX_SEGMENT) {
-                Some(segment) => {
-                    draft.put(data.encode(last));
-                    last = segment;
-                }
-                None => last = draft.put_pieces(data, last, payload, range)?,
+    }
+
+    /// The same for a payload in several pieces.
+    #[inline(never)]
+    fn write_pieces(
+        &mut self,
+        header: &[u8],
+        frame_len: usize,
+        offload: Option<Offload>,
+        payload: &T,
+        range: Range<usize>,
+    ) -> Result<Option<u64>>
+    where
+        T: Payload,
+    {
+        let mut pieces = std::mem::take(&mut self.pieces);
+        pieces.clear();
+        payload.segments(range, |segment| {
+            let mut skip = 0;
+            while let Some(part) = segment.slice(skip, MAX_SEGMENT) {
+                pieces.push(part);
+                skip += part.len;
             }
-        }
-        let data = data.last();
-        let report = self.since_report + draft.len() + 1 >= REPORT_EVERY;
-        let words = data.reporting(report).encode(last);
-        draft.put(words);
-        let Some(filled) = draft.filled() else { return Ok(None) };
-        if context.is_some() {
-            self.context = context;
-        }
-        self.offload = offload.or(self.offload);
-        Ok(Some(self.take(filled, (!report).then_some(words[1]))))
+        });
+        let found = pieces.len();
+        let written = (found <= MAX_SEGMENTS).then(|| self.write(header, frame_len, offload, &pieces));
+        self.pieces = pieces;
+        written.ok_or(Error::Frame { what: "payload pieces", found, limit: MAX_SEGMENTS })
     }
 
-    /// The context that has to be written before a frame with this offload, if any.
-    #[inline]
-    fn context_for(&self, offload: Option<Offload>) -> Option<TxContext> {
-        match offload {
-            Some(offload) if self.offload != Some(offload) => self.other_context(offload),
-            _ => None,
+    /// Writes the descriptors of a frame of `header` and `pieces`, `frame_len` bytes in all, and makes them part of the
+    /// ring; as [`post_range`](Self::post_range).
+    #[inline(always)]
+    fn write(&mut self, header: &[u8], frame_len: usize, offload: Option<Offload>, pieces: &[Segment]) -> Option<u64> {
+        if let Some(offload) = offload
+            && offload.key() != self.offload
+            && !self.change_offload(offload, 1 + pieces.len())
+        {
+            return None;
         }
+        if self.ring.free() < 1 + pieces.len() {
+            return None;
+        }
+        let data = TxData::of_frame(frame_len as u32, offload);
+        let words = self.words.view();
+        let put = |at: u64, [low, high]: [u64; 2]| {
+            let [first, second] = words.pair(at as usize);
+            first.store(low.to_le(), Ordering::Relaxed);
+            second.store(high.to_le(), Ordering::Relaxed);
+        };
+        let mut at = self.ring.next();
+        let slot = self.headers.at(at as usize);
+        let mut last = slot.write(header);
+        if let Some(offload) = offload {
+            // Worked out here, not passed on: it would go through memory.
+            let patches = offload.patches(header, frame_len - header.len());
+            slot.write_pair(patches.zero_at, [0; 2]);
+            slot.write_pair(patches.sum_at, patches.sum.to_be_bytes());
+        }
+        for piece in pieces {
+            put(at, data.encode(last));
+            at += 1;
+            last = *piece;
+        }
+        self.since_report += 1 + pieces.len() as u64;
+        let report = self.since_report >= REPORT_EVERY;
+        let words = data.last().reporting(report).encode(last);
+        put(at, words);
+        self.ring.take_until(at + 1);
+        self.last_word = words[1];
+        if report {
+            self.expect_report(at);
+        }
+        Some(at)
     }
 
-    /// The same for an offload that is not the last one's; it may need no other context.
+    /// Writes the context that `offload` needs, if it is not in the device, before a frame of `frame` descriptors; `false`,
+    /// and nothing has changed, when the ring has no room for both.
     #[cold]
-    fn other_context(&self, offload: Offload) -> Option<TxContext> {
-        Some(TxContext::of(offload)).filter(|context| self.context != Some(*context))
-    }
-
-    /// Makes the frame whose descriptors are `filled` part of the ring; `unreported` is the second word of its last one, if
-    /// that asks for no report. Returns the position of that one.
-    #[inline]
-    fn take(&mut self, filled: Range<u64>, unreported: Option<u64>) -> u64 {
-        let last = filled.end - 1;
-        self.ring.take_until(filled.end);
-        self.since_report += filled.end - filled.start;
-        match unreported {
-            None => self.expect_report(last),
-            Some(word) => self.unreported = Some((last, word)),
+    fn change_offload(&mut self, offload: Offload, frame: usize) -> bool {
+        let context = TxContext::of(offload);
+        // Different offloads may need the same.
+        if self.context != Some(context) {
+            if self.ring.free() <= frame {
+                return false;
+            }
+            let at = self.ring.next();
+            for (word, value) in self.words.view().pair(at as usize).into_iter().zip(context.encode()) {
+                word.store(value.to_le(), Ordering::Relaxed);
+            }
+            self.ring.take_until(at + 1);
+            self.since_report += 1;
+            self.context = Some(context);
         }
-        last
+        self.offload = offload.key();
+        true
     }
 
     #[inline]
     fn expect_report(&mut self, position: u64) {
         self.reports.push(position, ());
-        self.unreported = None;
         self.since_report = 0;
     }
 
     /// Shows the device everything posted: one doorbell, one report for the batch.
     #[inline]
     pub(crate) fn publish(&mut self) {
-        if let Some((position, last)) = self.unreported {
-            // Behind the tail, so the device has not fetched it yet.
-            let word = self.words.at(self.ring.index(position) * 2 + 1);
-            word.store(TxData::from_bits(last).reporting(true).into_bits().to_le(), Ordering::Relaxed);
+        if self.since_report > 0 {
+            // The last one taken is behind the tail, so the device has not fetched it yet.
+            let position = self.ring.next() - 1;
+            let [_, word] = self.words.view().pair(position as usize);
+            word.store(TxData::report(self.last_word).to_le(), Ordering::Relaxed);
             self.expect_report(position);
         }
         if let Some(tail) = self.ring.publish() {
@@ -227,7 +277,8 @@ impl<T> TxQueue<T> {
     pub(crate) fn reclaim(&mut self, mut done: impl FnMut(T)) -> usize {
         let before = self.ring.used();
         while let Some(position) = self.reports.first() {
-            let word = u64::from_le(self.words.at(self.ring.index(position) * 2 + 1).load(Ordering::Acquire));
+            let [_, word] = self.words.view().pair(position as usize);
+            let word = u64::from_le(word.load(Ordering::Acquire));
             // A descriptor that the device has not been shown cannot be done, whatever it says.
             if !TxData::is_done(word) || !self.ring.is_published(position) {
                 break;
@@ -270,10 +321,10 @@ impl<T> TxQueue<T> {
 
     /// Refuses what the device cannot send; returns the frame's length, bytes.
     #[inline]
-    fn check(&self, header: &[u8], payload: usize) -> Result<u32> {
+    fn check(&self, header: &[u8], payload: usize) -> Result<usize> {
         let total = header.len() + payload;
         if (14..=HEADER_SLOT).contains(&header.len()) && total <= self.max_frame {
-            return Ok(total as u32);
+            return Ok(total);
         }
         let (what, found, limit) = match header.len() {
             ..=13 => ("header bytes (at least an Ethernet header)", header.len(), 14),
@@ -281,77 +332,6 @@ impl<T> TxQueue<T> {
             _ => ("header bytes", header.len(), HEADER_SLOT),
         };
         Err(Error::Frame { what, found, limit })
-    }
-
-    /// The device's name for the header of `len` bytes in a slot.
-    #[inline]
-    fn header_segment(&self, slot: usize, len: usize) -> Segment {
-        let segment = self.header_slots.slice((slot * HEADER_SLOT) as u32, len as u32);
-        segment.unwrap_or_else(|| unreachable!("every slot is mapped, and a header has bytes"))
-    }
-}
-
-/// Descriptors of one frame, that the ring takes only when all of them are there. Until then they are nobody's: the device
-/// reads none behind the tail.
-struct Draft<'q> {
-    words: &'q RingWords,
-    /// Free positions.
-    room: Range<u64>,
-    next: u64,
-}
-
-impl Draft<'_> {
-    #[inline]
-    fn is_full(&self) -> bool {
-        self.next >= self.room.end
-    }
-
-    /// Number of descriptors.
-    #[inline]
-    fn len(&self) -> u64 {
-        self.next - self.room.start
-    }
-
-    /// Fills the next descriptor; one for which there is no room is only counted.
-    #[inline]
-    fn put(&mut self, [low, high]: [u64; 2]) {
-        if !self.is_full() {
-            let at = self.next as usize * 2;
-            self.words.at(at).store(low.to_le(), Ordering::Relaxed);
-            self.words.at(at + 1).store(high.to_le(), Ordering::Relaxed);
-        }
-        self.next += 1;
-    }
-
-    /// Fills descriptors for `last` and all pieces of `range` of `payload` but the last one, which is returned.
-    #[inline(never)]
-    fn put_pieces<T: Payload>(
-        &mut self,
-        data: TxData,
-        mut last: Segment,
-        payload: &T,
-        range: Range<usize>,
-    ) -> Result<Segment> {
-        let first = self.next;
-        payload.segments(range, |segment| {
-            let mut skip = 0;
-            while let Some(part) = segment.slice(skip, MAX_SEGMENT) {
-                self.put(data.encode(last));
-                last = part;
-                skip += part.len;
-            }
-        });
-        let pieces = (self.next - first) as usize;
-        if pieces > MAX_SEGMENTS {
-            return Err(Error::Frame { what: "payload pieces", found: pieces, limit: MAX_SEGMENTS });
-        }
-        Ok(last)
-    }
-
-    /// The positions filled; `None` when there was no room.
-    #[inline]
-    fn filled(self) -> Option<Range<u64>> {
-        (self.next <= self.room.end).then_some(self.room.start..self.next)
     }
 }
 

@@ -66,7 +66,7 @@ impl Iommu {
             self.0.give(iova, len);
             return Err(error);
         }
-        Ok(Mapping { domain: self.0.clone(), iova, memory: memory.clone(), range, access })
+        Ok(Mapping { domain: self.0.clone(), iova, len: range.len(), memory: memory.clone(), access })
     }
 }
 
@@ -81,15 +81,15 @@ impl Domain {
 pub struct Mapping {
     domain: Arc<Domain>,
     iova: u64,
+    len: usize,
     memory: SharedMemory,
-    range: Range<usize>,
     access: Access,
 }
 
 impl Mapping {
     /// Length, bytes.
     pub fn len(&self) -> usize {
-        self.range.len()
+        self.len
     }
 
     /// Never: a mapping has at least one page.
@@ -110,7 +110,7 @@ impl Mapping {
     /// Device address of the byte `offset` bytes from the mapping's start; `None` outside of it.
     #[inline]
     pub fn iova_of(&self, offset: usize) -> Option<Iova> {
-        (offset < self.range.len()).then(|| Iova::new(self.iova + offset as u64))
+        (offset < self.len).then(|| Iova::new(self.iova + offset as u64))
     }
 
     /// The device's name for `range` (bytes from the mapping's start); `None` when it is empty, longer than a segment
@@ -118,21 +118,21 @@ impl Mapping {
     #[inline]
     pub fn segment(&self, range: Range<usize>) -> Option<Segment> {
         let len = u32::try_from(range.end.checked_sub(range.start)?).ok().filter(|&len| len > 0)?;
-        (range.end <= self.range.len()).then(|| Segment { iova: Iova::new(self.iova + range.start as u64), len })
+        (range.end <= self.len).then(|| Segment { iova: Iova::new(self.iova + range.start as u64), len })
     }
 }
 
 impl Drop for Mapping {
     fn drop(&mut self) {
         // Addresses of a mapping that could not be taken away stay taken: the device may still use them.
-        if self.domain.backend.dma_unmap(self.iova, self.range.len()).is_ok() {
-            self.domain.give(self.iova, self.range.len() as u64);
+        if self.domain.backend.dma_unmap(self.iova, self.len).is_ok() {
+            self.domain.give(self.iova, self.len as u64);
         }
     }
 }
 
 impl std::fmt::Debug for Mapping {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Mapping({:#x}, {} bytes, {:?})", self.iova, self.range.len(), self.access)
+        write!(f, "Mapping({:#x}, {} bytes, {:?})", self.iova, self.len, self.access)
     }
 }

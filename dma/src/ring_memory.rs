@@ -21,9 +21,9 @@ pub struct RingView<'a> {
     mask: usize,
 }
 
-/// A power of two of slots of [`RingSlots::SLOT`] bytes that the CPU writes and a device reads. Counts round like
-/// [`RingWords`].
-pub struct RingSlots {
+/// A power of two of slots of `SLOT` bytes that the CPU writes and a device reads. Counts round like [`RingWords`]. `SLOT` is a
+/// multiple of 8.
+pub struct RingSlots<const SLOT: usize> {
     first: NonNull<AtomicU64>,
     mask: usize,
     /// The device's name for the first byte.
@@ -38,9 +38,9 @@ unsafe impl Send for RingWords {}
 // SAFETY: as above.
 unsafe impl Sync for RingWords {}
 // SAFETY: as above.
-unsafe impl Send for RingSlots {}
+unsafe impl<const SLOT: usize> Send for RingSlots<SLOT> {}
 // SAFETY: as above.
-unsafe impl Sync for RingSlots {}
+unsafe impl<const SLOT: usize> Sync for RingSlots<SLOT> {}
 
 impl RingWords {
     /// `count` words (a power of two) of `memory`, from byte `offset` on.
@@ -81,17 +81,18 @@ impl<'a> RingView<'a> {
     }
 }
 
-impl RingSlots {
-    /// Bytes of a slot.
-    pub const SLOT: usize = 256;
-    const WORDS: usize = Self::SLOT / 8;
+impl<const SLOT: usize> RingSlots<SLOT> {
+    const WORDS: usize = {
+        assert!(SLOT > 0 && SLOT.is_multiple_of(8), "slots are whole words");
+        SLOT / 8
+    };
 
     /// The slots (a power of two) of `memory` from byte `offset` on that the device knows as `name`.
     ///
     /// # Panics
     /// As [`RingWords::new`].
     pub fn new(memory: &SharedMemory, offset: usize, name: Segment) -> Self {
-        let count = name.len as usize / Self::SLOT;
+        let count = name.len as usize / SLOT;
         assert!(count.is_power_of_two(), "a ring of {count} slots");
         let first = NonNull::from(&memory.words(offset, count * Self::WORDS)[0]);
         Self { first, mask: count - 1, iova: name.iova, _memory: memory.clone() }
@@ -99,35 +100,30 @@ impl RingSlots {
 
     /// The slot at `index`, modulo the number of slots.
     #[inline]
-    pub fn at(&self, index: usize) -> RingSlot<'_> {
+    pub fn at(&self, index: usize) -> RingSlot<'_, SLOT> {
         let index = index & self.mask;
         // SAFETY: `new` saw `(mask + 1) * WORDS` words there, which `_memory` keeps mapped for as long as `self` lives.
         let first = unsafe { self.first.add(index * Self::WORDS).as_ref() };
-        RingSlot { first, iova: Iova::new(self.iova.get() + (index * Self::SLOT) as u64) }
+        RingSlot { first, iova: Iova::new(self.iova.get() + (index * SLOT) as u64) }
     }
 }
 
 /// One of [`RingSlots`].
 #[derive(Clone, Copy)]
-pub struct RingSlot<'a> {
+pub struct RingSlot<'a, const SLOT: usize> {
     first: &'a AtomicU64,
     iova: Iova,
 }
 
-impl RingSlot<'_> {
+impl<const SLOT: usize> RingSlot<'_, SLOT> {
     /// Writes `bytes` to the start of the slot, and returns the device's name for them. What is behind them in the slot is
     /// anything after that.
     ///
     /// # Panics
-    /// When there are no bytes, or more than [`RingSlots::SLOT`].
+    /// When there are no bytes, or more than `SLOT`.
     #[inline]
     pub fn write(self, bytes: &[u8]) -> Segment {
-        assert!(
-            (1..=RingSlots::SLOT).contains(&bytes.len()),
-            "{} bytes for a slot of {}",
-            bytes.len(),
-            RingSlots::SLOT
-        );
+        assert!((1..=SLOT).contains(&bytes.len()), "{} bytes for a slot of {SLOT}", bytes.len());
         let (words, rest) = bytes.as_chunks::<8>();
         for (at, word) in words.iter().enumerate() {
             self.word(at).store(u64::from_ne_bytes(*word), Ordering::Relaxed);
@@ -146,7 +142,7 @@ impl RingSlot<'_> {
     /// Writes two bytes at an even place in the slot (`at` is rounded down), modulo its length.
     #[inline]
     pub fn write_pair(self, at: usize, pair: [u8; 2]) {
-        let at = at / 2 % (RingSlots::SLOT / 2);
+        let at = at / 2 % (SLOT / 2);
         // SAFETY: less than a slot's bytes from its start, which is all there (`RingSlots::at`), and aligned.
         let two = unsafe { AtomicU16::from_ptr(self.first.as_ptr().cast::<u16>().add(at)) };
         two.store(u16::from_ne_bytes(pair), Ordering::Relaxed);
@@ -155,7 +151,7 @@ impl RingSlot<'_> {
     /// A word of the slot; `word` is below its number of words.
     #[inline]
     fn word(&self, word: usize) -> &AtomicU64 {
-        debug_assert!(word < RingSlots::WORDS);
+        debug_assert!(word < SLOT / 8);
         // SAFETY: `RingSlots::new` saw all words of the slot; the callers stay inside of it.
         unsafe { &*std::ptr::from_ref(self.first).add(word) }
     }
@@ -185,7 +181,7 @@ mod tests {
     #[test]
     fn slots_have_the_device_s_names() {
         let memory = SharedMemory::new("test", 8192, HugePages::Never).unwrap();
-        let segment = RingSlots::new(&memory, 4096, name(16)).at(16 + 3).write(b"header");
+        let segment = RingSlots::<256>::new(&memory, 4096, name(16)).at(16 + 3).write(b"header");
         assert_eq!(segment, Segment { iova: Iova::new(0x10_0300), len: 6 });
         let mut bytes = [0; 6];
         memory.read_at(4096 + 768, &mut bytes);
@@ -196,14 +192,14 @@ mod tests {
     #[should_panic(expected = "asked of a region")]
     fn slots_behind_the_end_panic() {
         let memory = SharedMemory::new("test", 4096, HugePages::Never).unwrap();
-        RingSlots::new(&memory, 0, name(32));
+        RingSlots::<256>::new(&memory, 0, name(32));
     }
 
     #[test]
     #[should_panic(expected = "257 bytes for a slot")]
     fn more_than_a_slot_panics() {
         let memory = SharedMemory::new("test", 4096, HugePages::Never).unwrap();
-        RingSlots::new(&memory, 0, name(2)).at(0).write(&[0; 257]);
+        RingSlots::<256>::new(&memory, 0, name(2)).at(0).write(&[0; 257]);
     }
 
     proptest! {
@@ -212,7 +208,7 @@ mod tests {
         fn slots_take_any_bytes(bytes in prop::collection::vec(any::<u8>(), 1..=256), index: u16, at in 0usize..128) {
             let memory = SharedMemory::new("test", 4096, HugePages::Never).unwrap();
             memory.write_at(0, &[0xee; 4096]);
-            let slots = RingSlots::new(&memory, 1024, name(8));
+            let slots = RingSlots::<256>::new(&memory, 1024, name(8));
             let slot = slots.at(index.into());
             slot.write(&bytes);
             let start = 1024 + usize::from(index) % 8 * 256;

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use stillwire_dma::{
-    Access, HugePages, Mapping, Payload, Register, RingSlots, RingWords, Segment, SharedMemory, fence,
+    Access, HugePages, Mapping, Payload, Register, RingSlot, RingSlots, RingWords, Segment, SharedMemory, fence,
 };
 
 use super::desc::{LEN as DESCRIPTOR, TxContext, TxData};
@@ -20,8 +20,10 @@ use crate::{Error, Offload, Result};
 pub(crate) struct TxQueue<T> {
     ring: Ring,
     words: RingWords,
-    /// A header slot for each descriptor.
-    headers: RingSlots,
+    /// Two header slots for each descriptor: most headers fit a cache line, and the lines of a ring of common size stay in the
+    /// first level then.
+    short_headers: RingSlots<SHORT_HEADER>,
+    long_headers: RingSlots<HEADER_SLOT>,
     max_frame: usize,
     /// [`Offload::key`] of what the last frame with an offload asked for; what is in the device's context 0 since then.
     offload: u64,
@@ -48,13 +50,16 @@ impl<T> TxQueue<T> {
         let size = function.config.tx_ring;
         let slots = usize::from(size);
         let ring_len = slots * DESCRIPTOR;
-        let headers = ring_len.next_multiple_of(4096)..ring_len.next_multiple_of(4096) + slots * HEADER_SLOT;
-        let memory = SharedMemory::new("stillwire-tx", headers.end, HugePages::Never)?;
+        let short = ring_len.next_multiple_of(4096)..ring_len.next_multiple_of(4096) + slots * SHORT_HEADER;
+        let long = short.end..short.end + slots * HEADER_SLOT;
+        let memory = SharedMemory::new("stillwire-tx", long.end, HugePages::Never)?;
         let mapping = Arc::new(function.pci.iommu().map(&memory, Access::ReadWrite)?);
+        let name = |part| mapping.segment(part).expect("all of it is mapped");
         let queue = Self {
             ring: Ring::new(size),
             words: RingWords::new(&memory, 0, slots * 2),
-            headers: RingSlots::new(&memory, headers.start, mapping.segment(headers).expect("all of it is mapped")),
+            short_headers: RingSlots::new(&memory, short.start, name(short)),
+            long_headers: RingSlots::new(&memory, long.start, name(long)),
             max_frame: function.config.max_frame.into(),
             offload: 0,
             context: None,
@@ -203,14 +208,12 @@ impl<T> TxQueue<T> {
             second.store(high.to_le(), Ordering::Relaxed);
         };
         let mut at = self.ring.next();
-        let slot = self.headers.at(at as usize);
-        let mut last = slot.write(header);
-        if let Some(offload) = offload {
-            // Worked out here, not passed on: it would go through memory.
-            let patches = offload.patches(header, frame_len - header.len());
-            slot.write_pair(patches.zero_at, [0; 2]);
-            slot.write_pair(patches.sum_at, patches.sum.to_be_bytes());
-        }
+        let payload_len = frame_len - header.len();
+        let mut last = if header.len() <= SHORT_HEADER {
+            write_header(self.short_headers.at(at as usize), header, offload, payload_len)
+        } else {
+            write_header(self.long_headers.at(at as usize), header, offload, payload_len)
+        };
         for piece in pieces {
             put(at, data.encode(last));
             at += 1;
@@ -335,6 +338,23 @@ impl<T> TxQueue<T> {
     }
 }
 
+/// Writes a header as the device wants it, and returns the device's name for it.
+#[inline]
+fn write_header<const SLOT: usize>(
+    slot: RingSlot<'_, SLOT>,
+    header: &[u8],
+    offload: Option<Offload>,
+    payload_len: usize,
+) -> Segment {
+    let name = slot.write(header);
+    if let Some(offload) = offload {
+        let patches = offload.patches(header, payload_len);
+        slot.write_pair(patches.zero_at, [0; 2]);
+        slot.write_pair(patches.sum_at, patches.sum.to_be_bytes());
+    }
+    name
+}
+
 impl<T> Drop for TxQueue<T> {
     fn drop(&mut self) {
         // The tokens go only behind the proof; without it `stop` keeps them. The error was the last chance to tell
@@ -344,7 +364,9 @@ impl<T> Drop for TxQueue<T> {
 }
 
 /// Bytes of a header slot; the 82599 parses headers up to 240 bytes or so.
-pub(crate) const HEADER_SLOT: usize = RingSlots::SLOT;
+pub(crate) const HEADER_SLOT: usize = 256;
+/// Bytes of a slot for headers that fit a cache line.
+const SHORT_HEADER: usize = 64;
 /// Payload descriptors of a frame: 40 in all, one is the header (limit of DPDK's driver).
 pub(crate) const MAX_SEGMENTS: usize = 39;
 /// Bytes that one descriptor names; Linux uses 16 KiB as well.

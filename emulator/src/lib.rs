@@ -6,23 +6,35 @@
 //!
 //! - [`ixgbe`]: Intel 82599, a stepped model without a thread or a clock of its own;
 //! - [`wire`]: loopback, cable, TAP, pcap file, checking sink;
+//! - [`DeviceModel`]: what all models are to a bus;
 //! - [`LocalDevice`]: a model in this process, as a [`stillwire_dma::Backend`];
 //! - [`server`]: the same model on a vfio-user socket, for QEMU or another process.
 #![warn(missing_docs)]
 
 pub mod bus;
 mod checksum;
+mod config_space;
+mod counters;
+mod dma;
 mod headers;
+mod history;
 pub mod ixgbe;
 mod local;
 mod memory;
+mod model;
+mod pages;
 mod report;
 pub mod server;
 pub mod wire;
 
 pub use bus::{BusFault, BusMemory, Interrupts};
-pub use ixgbe::{Config, Counters, Doorbells, Faults, Model};
+pub use config_space::LEN as CONFIG_LEN;
+pub use counters::Counters;
+pub use history::{Event, Touched};
+pub use ixgbe::{Config, Faults, Model};
 pub use local::{LocalDevice, Running};
 pub use memory::{Mapped, MemoryTable};
-pub use report::report;
+pub use model::{DeviceModel, DoorbellPages};
+pub use pages::Doorbells;
+pub use report::{Report, report};
 pub use wire::Wire;

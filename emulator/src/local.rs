@@ -11,18 +11,19 @@ use memmap2::MmapOptions;
 use stillwire_dma::{Access, Backend, BarInfo, Error, MappedArea, Result, SharedMemory};
 
 use crate::bus::Interrupts;
-use crate::ixgbe::{self, BAR0_LEN, BAR4_LEN, CONFIG_LEN, Model};
+use crate::config_space::LEN as CONFIG_LEN;
+use crate::ixgbe;
 use crate::memory::MemoryTable;
+use crate::model::DeviceModel;
+use crate::pages::PAGE;
 
-/// Bytes in a page of the doorbell file.
-const PAGE: usize = 4096;
 /// Device addresses that may be mapped: all but the window where x86 takes MSI writes.
 const IOVA_RANGES: [RangeInclusive<u64>; 2] = [0..=0xfedf_ffff, 0xfef0_0000..=0xffff_ffff_ffff];
 
 /// A model with its memory and its interrupts; it moves when somebody calls [`step`](Self::step) or while a
 /// [`Running`] lives.
-pub struct LocalDevice {
-    model: Mutex<Model>,
+pub struct LocalDevice<M = ixgbe::Model> {
+    model: Mutex<M>,
     memory: Arc<MemoryTable>,
     eventfds: EventFds,
     runner: Mutex<Option<Thread>>,
@@ -35,10 +36,10 @@ pub struct LocalDevice {
 pub(crate) struct EventFds(Arc<Mutex<Vec<Option<OwnedFd>>>>);
 
 impl EventFds {
-    /// Sets the vectors from `start` on.
-    pub(crate) fn set(&self, start: usize, fds: impl IntoIterator<Item = Option<OwnedFd>>) {
+    /// Sets the vectors from `start` on, of `count` that there are.
+    pub(crate) fn set(&self, count: u16, start: usize, fds: impl IntoIterator<Item = Option<OwnedFd>>) {
         let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for (vector, fd) in (start..usize::from(ixgbe::VECTORS)).zip(fds) {
+        for (vector, fd) in (start..usize::from(count)).zip(fds) {
             if slots.len() <= vector {
                 slots.resize_with(vector + 1, || None);
             }
@@ -62,9 +63,9 @@ impl Interrupts for EventFds {
     }
 }
 
-impl LocalDevice {
+impl<M: DeviceModel> LocalDevice<M> {
     /// Gives the model an empty memory table and its interrupts.
-    pub fn new(mut model: Model) -> Arc<Self> {
+    pub fn new(mut model: M) -> Arc<Self> {
         let memory = MemoryTable::new();
         let eventfds = EventFds::default();
         model.attach_memory(memory.clone());
@@ -84,7 +85,7 @@ impl LocalDevice {
     }
 
     /// Looks at the model, or changes it, between two steps.
-    pub fn with_model<R>(&self, look: impl FnOnce(&mut Model) -> R) -> R {
+    pub fn with_model<R>(&self, look: impl FnOnce(&mut M) -> R) -> R {
         look(&mut self.lock())
     }
 
@@ -122,7 +123,7 @@ impl LocalDevice {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Model> {
+    fn lock(&self) -> MutexGuard<'_, M> {
         self.waiting.fetch_add(1, Ordering::Relaxed);
         let model = self.model.lock().unwrap_or_else(PoisonError::into_inner);
         self.waiting.fetch_sub(1, Ordering::Relaxed);
@@ -164,9 +165,9 @@ impl Drop for Running {
     }
 }
 
-impl Backend for LocalDevice {
+impl<M: DeviceModel> Backend for LocalDevice<M> {
     fn name(&self) -> String {
-        format!("emulated 8086:{:04x}", self.lock().config().device_id)
+        format!("emulated {}", self.lock().ids())
     }
 
     fn config_read(&self, offset: u16, data: &mut [u8]) -> Result<()> {
@@ -183,28 +184,32 @@ impl Backend for LocalDevice {
     }
 
     fn bar(&self, index: u8) -> Result<BarInfo> {
-        let len = bar_len(index);
         let model = self.lock();
-        let Some(file) = model.doorbell_file().filter(|_| index == 0) else {
+        let len = model.bar_len(index);
+        let Some(doorbells) = model.doorbells().filter(|pages| pages.bar == index) else {
             return Ok(BarInfo { len, mapped: Vec::new() });
         };
-        let area = |offset: u32| {
-            let pages = MmapOptions::new().offset(offset.into()).len(PAGE).map_raw(file.as_raw_fd());
+        let area = |offset: &u32| {
+            let offset = u64::from(*offset);
+            let pages = MmapOptions::new().offset(offset).len(PAGE).map_raw(doorbells.file.as_raw_fd());
             let pages = pages.map_err(|error| Error::Model(format!("mapping a doorbell page: {error}")))?;
-            Ok(MappedArea { offset: offset.into(), pages })
+            Ok(MappedArea { offset, pages })
         };
-        Ok(BarInfo { len, mapped: vec![area(ixgbe::RX_PAGE)?, area(ixgbe::TX_PAGE)?] })
+        Ok(BarInfo { len, mapped: doorbells.offsets.iter().map(area).collect::<Result<_>>()? })
     }
 
     fn bar_read(&self, index: u8, offset: u64, data: &mut [u8]) -> Result<()> {
-        in_bar(index, offset, data.len())?;
-        self.lock().bar_read(index, offset, data);
+        let mut model = self.lock();
+        in_bar(index, model.bar_len(index), offset, data.len())?;
+        model.bar_read(index, offset, data);
         Ok(())
     }
 
     fn bar_write(&self, index: u8, offset: u64, data: &[u8]) -> Result<()> {
-        in_bar(index, offset, data.len())?;
-        self.lock().bar_write(index, offset, data);
+        let mut model = self.lock();
+        in_bar(index, model.bar_len(index), offset, data.len())?;
+        model.bar_write(index, offset, data);
+        drop(model);
         self.wake();
         Ok(())
     }
@@ -216,17 +221,18 @@ impl Backend for LocalDevice {
     }
 
     fn msix_vectors(&self) -> u32 {
-        ixgbe::VECTORS.into()
+        self.lock().vectors().into()
     }
 
     fn set_msix(&self, eventfds: &[BorrowedFd<'_>]) -> Result<()> {
         let owned: std::io::Result<Vec<_>> = eventfds.iter().map(|fd| fd.try_clone_to_owned().map(Some)).collect();
         let owned = owned.map_err(|error| Error::Model(format!("keeping the eventfds: {error}")))?;
-        if owned.len() > usize::from(ixgbe::VECTORS) {
-            return Err(Error::Model(format!("{} MSI-X vectors asked for, there are {}", owned.len(), ixgbe::VECTORS)));
+        let vectors = self.lock().vectors();
+        if owned.len() > usize::from(vectors) {
+            return Err(Error::Model(format!("{} MSI-X vectors asked for, there are {vectors}", owned.len())));
         }
         self.eventfds.clear();
-        self.eventfds.set(0, owned);
+        self.eventfds.set(vectors, 0, owned);
         Ok(())
     }
 
@@ -251,15 +257,6 @@ impl Backend for LocalDevice {
     }
 }
 
-/// Size of a BAR, bytes; 0 when there is none.
-fn bar_len(index: u8) -> u64 {
-    match index {
-        0 => BAR0_LEN,
-        4 => BAR4_LEN,
-        _ => 0,
-    }
-}
-
 fn in_config(offset: u16, len: usize) -> Result<()> {
     if usize::from(offset) + len <= CONFIG_LEN {
         return Ok(());
@@ -267,9 +264,9 @@ fn in_config(offset: u16, len: usize) -> Result<()> {
     Err(Error::Model(format!("{len} bytes at {offset:#x} of configuration space, which has {CONFIG_LEN}")))
 }
 
-fn in_bar(index: u8, offset: u64, len: usize) -> Result<()> {
-    if offset.checked_add(len as u64).is_some_and(|end| end <= bar_len(index)) {
+fn in_bar(index: u8, bar_len: u64, offset: u64, len: usize) -> Result<()> {
+    if offset.checked_add(len as u64).is_some_and(|end| end <= bar_len) {
         return Ok(());
     }
-    Err(Error::Model(format!("{len} bytes at {offset:#x} of BAR{index}, which has {}", bar_len(index))))
+    Err(Error::Model(format!("{len} bytes at {offset:#x} of BAR{index}, which has {bar_len}")))
 }

@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,8 +17,11 @@ use rustix::net::{AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketTy
 use vfio_bindings::bindings::vfio as sys;
 use vfio_user::{DmaMapFlags, DmaUnmapFlags, IrqInfo, ServerBackend, ServerRegion, SparseArea};
 
-use crate::ixgbe::{BAR0_LEN, BAR4_LEN, CONFIG_LEN, Model, RX_PAGE, TX_PAGE, VECTORS};
+use crate::config_space::LEN as CONFIG_LEN;
+use crate::ixgbe;
 use crate::local::LocalDevice;
+use crate::model::{DeviceModel, DoorbellPages};
+use crate::pages::PAGE;
 
 /// Why there is no server.
 #[derive(Debug, thiserror::Error)]
@@ -51,8 +54,8 @@ pub enum Error {
 }
 
 /// A listening socket and the model behind it.
-pub struct Server {
-    device: Arc<LocalDevice>,
+pub struct Server<M: DeviceModel = ixgbe::Model> {
+    device: Arc<LocalDevice<M>>,
     listener: OwnedFd,
     stopper: Stopper,
     refused_maps: AtomicU64,
@@ -69,12 +72,12 @@ struct StopState {
     path: PathBuf,
 }
 
-impl Server {
+impl<M: DeviceModel> Server<M> {
     /// Listens on `path`, which only the owner may connect to. A socket file that nobody listens on is replaced.
     ///
     /// # Errors
     /// [`enum@Error`], with what to do.
-    pub fn bind(path: &Path, model: Model) -> Result<Self, Error> {
+    pub fn bind(path: &Path, model: M) -> Result<Self, Error> {
         clear_stale(path)?;
         let error = |what| move |source: io::Error| Error::Socket { path: path.to_owned(), what, source };
         let listener = listen(path).map_err(error("listening"))?;
@@ -95,7 +98,7 @@ impl Server {
     }
 
     /// The device behind the socket.
-    pub fn device(&self) -> &Arc<LocalDevice> {
+    pub fn device(&self) -> &Arc<LocalDevice<M>> {
         &self.device
     }
 
@@ -130,7 +133,12 @@ impl Server {
     fn serve_client(&self) -> Result<(), Error> {
         let error = |what| move |source: io::Error| Error::Socket { path: self.stopper.0.path.clone(), what, source };
         let listener = self.listener.try_clone().map_err(error("duplicating"))?;
-        let server = vfio_user::Server::from_owned_fd(listener, true, irqs(), self.regions());
+        let server = vfio_user::Server::from_owned_fd(
+            listener,
+            true,
+            irqs(self.device.with_model(|model| model.vectors())),
+            self.regions(),
+        );
         let mut session = Session { device: &self.device, refused_maps: &self.refused_maps };
         // The protocol crate computes with lengths that the peer sent; a panic of its ends this client, not the server.
         let outcome = catch_unwind(AssertUnwindSafe(|| server.run(&mut session)));
@@ -154,47 +162,51 @@ impl Server {
     fn forget_client(&self) {
         self.device.memory().clear();
         self.device.eventfds().clear();
-        self.device.with_model(Model::function_reset);
+        self.device.with_model(M::function_reset);
     }
 
     fn regions(&self) -> Vec<ServerRegion> {
-        let file = self.device.with_model(|model| model.doorbell_file().map(|file| file.as_raw_fd()));
-        let count = sys::VFIO_PCI_CONFIG_REGION_INDEX + 2;
-        (0..count).map(|index| region(index, file)).collect()
+        self.device.with_model(|model| {
+            let doorbells = model.doorbells();
+            let count = sys::VFIO_PCI_CONFIG_REGION_INDEX + 2;
+            (0..count)
+                .map(|index| {
+                    let len = match index {
+                        sys::VFIO_PCI_CONFIG_REGION_INDEX => CONFIG_LEN as u64,
+                        0..=5 => model.bar_len(index as u8),
+                        _ => 0,
+                    };
+                    region(index, len, doorbells.filter(|pages| u32::from(pages.bar) == index))
+                })
+                .collect()
+        })
     }
 }
 
 /// What the device has behind a VFIO region index.
-fn region(index: u32, doorbells: Option<RawFd>) -> ServerRegion {
-    let (size, mapped) = match index {
-        sys::VFIO_PCI_BAR0_REGION_INDEX => (BAR0_LEN, doorbells),
-        sys::VFIO_PCI_BAR4_REGION_INDEX => (BAR4_LEN, None),
-        sys::VFIO_PCI_CONFIG_REGION_INDEX => (CONFIG_LEN as u64, None),
-        _ => (0, None),
-    };
+fn region(index: u32, size: u64, doorbells: Option<DoorbellPages<'_>>) -> ServerRegion {
     let mut flags = if size > 0 { sys::VFIO_REGION_INFO_FLAG_READ | sys::VFIO_REGION_INFO_FLAG_WRITE } else { 0 };
     let mut sparse_areas = Vec::new();
-    if mapped.is_some() {
+    if let Some(pages) = doorbells {
         flags |= sys::VFIO_REGION_INFO_FLAG_MMAP;
-        sparse_areas
-            .extend([RX_PAGE, TX_PAGE].map(|page| SparseArea {
-                area: sys::vfio_region_sparse_mmap_area { offset: page.into(), size: 4096 },
-            }));
+        sparse_areas.extend(pages.offsets.iter().map(|offset| SparseArea {
+            area: sys::vfio_region_sparse_mmap_area { offset: (*offset).into(), size: PAGE as u64 },
+        }));
     }
     let argsz = size_of::<sys::vfio_region_info>() as u32;
     let region_info = sys::vfio_region_info { argsz, flags, index, cap_offset: 0, size, offset: 0 };
-    ServerRegion { region_info, sparse_areas, mmap_fd: mapped }
+    ServerRegion { region_info, sparse_areas, mmap_fd: doorbells.map(|pages| pages.file.as_raw_fd()) }
 }
 
 /// INTx, MSI, MSI-X, errors, requests: only MSI-X is there. An error interrupt is offered, for QEMU warns without, and never
 /// fires.
-fn irqs() -> Vec<IrqInfo> {
+fn irqs(vectors: u16) -> Vec<IrqInfo> {
     (0..5)
         .map(|index| IrqInfo {
             index,
             flags: sys::VFIO_IRQ_INFO_EVENTFD | sys::VFIO_IRQ_INFO_NORESIZE,
             count: match index {
-                sys::VFIO_PCI_MSIX_IRQ_INDEX => VECTORS.into(),
+                sys::VFIO_PCI_MSIX_IRQ_INDEX => vectors.into(),
                 sys::VFIO_PCI_ERR_IRQ_INDEX => 1,
                 _ => 0,
             },
@@ -258,19 +270,19 @@ impl Stopper {
     }
 }
 
-impl Drop for Server {
+impl<M: DeviceModel> Drop for Server<M> {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.stopper.0.path);
     }
 }
 
 /// One client's messages.
-struct Session<'a> {
-    device: &'a LocalDevice,
+struct Session<'a, M: DeviceModel> {
+    device: &'a LocalDevice<M>,
     refused_maps: &'a AtomicU64,
 }
 
-impl ServerBackend for Session<'_> {
+impl<M: DeviceModel> ServerBackend for Session<'_, M> {
     fn region_read(&mut self, region: u32, offset: u64, data: &mut [u8]) -> io::Result<()> {
         match (region, u16::try_from(offset)) {
             (sys::VFIO_PCI_CONFIG_REGION_INDEX, Ok(offset)) => {
@@ -326,7 +338,7 @@ impl ServerBackend for Session<'_> {
     }
 
     fn reset(&mut self) -> io::Result<()> {
-        self.device.with_model(Model::function_reset);
+        self.device.with_model(M::function_reset);
         Ok(())
     }
 
@@ -334,10 +346,11 @@ impl ServerBackend for Session<'_> {
         if index != sys::VFIO_PCI_MSIX_IRQ_INDEX || flags & sys::VFIO_IRQ_SET_ACTION_TRIGGER == 0 {
             return Ok(());
         }
-        let count = (count as usize).min(VECTORS.into());
+        let vectors = self.device.with_model(|model| model.vectors());
+        let count = (count as usize).min(vectors.into());
         if flags & sys::VFIO_IRQ_SET_DATA_EVENTFD != 0 {
             let fds = fds.into_iter().map(|fd| Some(OwnedFd::from(fd))).chain(std::iter::repeat_with(|| None));
-            self.device.eventfds().set(start as usize, fds.take(count));
+            self.device.eventfds().set(vectors, start as usize, fds.take(count));
         } else if count == 0 {
             self.device.eventfds().clear();
         }

@@ -1,6 +1,8 @@
-//! What is modelled, what goes wrong, and what was done.
+//! What is modelled, and what goes wrong.
 
 use std::time::Duration;
+
+use crate::pages::Doorbells;
 
 /// What is to be modelled.
 #[derive(Clone, Debug)]
@@ -39,15 +41,6 @@ impl Config {
     }
 }
 
-/// How a client reaches the queue registers.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Doorbells {
-    /// Two pages of BAR0 are memory that the client maps; the model polls them.
-    Mapped,
-    /// Every register is a message.
-    Messages,
-}
-
 /// What goes wrong, on demand; may be changed at any time.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Faults {
@@ -65,45 +58,4 @@ pub struct Faults {
     pub lose_every: u32,
     /// Every nth frame sent has one bit flipped; 0 for none.
     pub corrupt_every: u32,
-}
-
-/// What the model did since it was made.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Counters {
-    /// Reads of host memory that were made.
-    pub dma_reads: u64,
-    /// Writes to host memory that were made.
-    pub dma_writes: u64,
-    /// Bytes read.
-    pub dma_read_bytes: u64,
-    /// Bytes written.
-    pub dma_write_bytes: u64,
-    /// Accesses that the IOMMU refused.
-    pub bus_faults: u64,
-    /// Accesses that the model wanted to make while bus mastering was off; none reached memory.
-    pub gated: u64,
-    /// Descriptors, rings and doorbells that stopped a queue, bus faults included.
-    pub bad_descriptors: u64,
-    /// Frames given to the wire's side of the MAC (each segment counts).
-    pub frames_sent: u64,
-    /// Frames written to host memory.
-    pub frames_received: u64,
-    /// Frames that [`Faults`] lost.
-    pub frames_lost: u64,
-    /// Frames that [`Faults`] damaged.
-    pub frames_corrupted: u64,
-    /// Frames dropped for want of a descriptor or of packet memory.
-    pub rx_dropped: u64,
-    /// Frames without offload whose PAYLEN was not their length: sent all the same.
-    pub payload_len_mismatches: u64,
-    /// Frames whose transport checksum the device computed (before segmentation).
-    pub checksummed: u64,
-    /// Frames that the device cut into segments.
-    pub segmented: u64,
-    /// MSI-X messages.
-    pub interrupts: u64,
-    /// Register accesses of no valid size or place.
-    pub odd_accesses: u64,
-    /// Resets of any kind.
-    pub resets: u64,
 }

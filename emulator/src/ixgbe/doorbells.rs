@@ -1,74 +1,42 @@
 //! The two pages of queue registers, which a client may map.
 //!
-//! Both are always words of atomics. In `Messages` mode they are private; in `Mapped` mode they are pages of a memfd as
-//! long as the BAR, so that an offset in the BAR is an offset in the file, and the client's stores land here unseen.
-//!
 //! A mapped page is memory and no more: TXDCTL.ENABLE reads as written, and the counters in it (QPRC, QPTC) go on
 //! counting where a message would clear them.
-#![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use memmap2::{MmapOptions, MmapRaw};
-use rustix::fs::{MemfdFlags, SealFlags};
-
+use super::config_space::BAR0_LEN;
 use super::regs;
+use crate::pages::{Doorbells, PAGE, Pages};
 
-/// Bytes in a page.
-pub const PAGE: usize = 4096;
+/// Where they are in BAR0.
+const OFFSETS: [u32; 2] = [regs::RX_PAGE, regs::TX_PAGE];
 
 /// The RX page, then the TX page.
-pub struct QueuePages {
-    memory: Memory,
-}
-
-enum Memory {
-    Private(Box<[AtomicU32]>),
-    Shared { file: OwnedFd, pages: [MmapRaw; 2] },
-}
+pub struct QueuePages(Pages);
 
 impl QueuePages {
-    /// Pages that only messages reach.
-    pub fn private() -> Self {
-        Self { memory: Memory::Private((0..2 * PAGE / 4).map(|_| AtomicU32::new(0)).collect()) }
-    }
-
-    /// Pages in a file of `len` bytes that a client may map.
-    pub fn shared(len: u64) -> io::Result<Self> {
-        let file = rustix::fs::memfd_create("stillwire-doorbells", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-        rustix::fs::ftruncate(&file, len)?;
-        // A client that is handed the file must not be able to cut it off under us (SIGBUS).
-        rustix::fs::fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
-        let map = |offset: u32| MmapOptions::new().offset(offset.into()).len(PAGE).map_raw(file.as_raw_fd());
-        let pages = [map(regs::RX_PAGE)?, map(regs::TX_PAGE)?];
-        Ok(Self { memory: Memory::Shared { file, pages } })
+    /// The pages, as a client reaches them.
+    pub fn new(kind: Doorbells) -> io::Result<Self> {
+        Ok(Self(Pages::new(kind, BAR0_LEN, &OFFSETS)?))
     }
 
     /// The file, where there is one.
     pub fn file(&self) -> Option<BorrowedFd<'_>> {
-        match &self.memory {
-            Memory::Private(_) => None,
-            Memory::Shared { file, .. } => Some(file.as_fd()),
-        }
+        self.0.file()
+    }
+
+    /// The pages' offsets in BAR0, bytes.
+    pub fn offsets(&self) -> &'static [u32] {
+        self.0.offsets()
     }
 
     /// The word of a register in one of the pages.
     fn word(&self, offset: u32) -> &AtomicU32 {
         let (page, base) = if offset < regs::TX_PAGE { (0, regs::RX_PAGE) } else { (1, regs::TX_PAGE) };
-        let word = (offset.wrapping_sub(base) as usize / 4) % (PAGE / 4);
-        match &self.memory {
-            Memory::Private(words) => &words[page * (PAGE / 4) + word],
-            Memory::Shared { pages, .. } => {
-                let start = pages[page].as_mut_ptr().cast::<AtomicU32>();
-                // SAFETY: the mapping is PAGE bytes long, readable and writable, page aligned, and lives as long as
-                // `self`, to which the reference is bound; `word` < PAGE / 4 by the remainder above, so the word is
-                // aligned and inside. The file is at least as long as the mapping's end and sealed against shrinking.
-                // All of this process' accesses through this mapping are atomic; the client has a mapping of its own.
-                unsafe { &*start.add(word) }
-            }
-        }
+        self.0.word(page, offset.wrapping_sub(base) as usize / 4)
     }
 
     /// Reads a register; what its writer wrote before is seen after.
@@ -93,7 +61,7 @@ impl QueuePages {
 
     /// Writes all registers.
     pub fn fill(&self, value: u32) {
-        for page in [regs::RX_PAGE, regs::TX_PAGE] {
+        for page in OFFSETS {
             (page..page + PAGE as u32).step_by(4).for_each(|offset| self.set(offset, value));
         }
     }
@@ -115,7 +83,7 @@ mod tests {
 
     #[test]
     fn a_store_through_the_file_is_seen() {
-        let pages = QueuePages::shared(512 << 10).unwrap();
+        let pages = QueuePages::new(Doorbells::Mapped).unwrap();
         let file = pages.file().unwrap();
         let tail = regs::TX_PAGE + 0x40 * 5 + regs::tx::TDT;
         rustix::io::pwrite(file, &77u32.to_le_bytes(), tail.into()).unwrap();
@@ -131,7 +99,7 @@ mod tests {
 
     #[test]
     fn the_pages_do_not_overlap() {
-        let pages = QueuePages::private();
+        let pages = QueuePages::new(Doorbells::Messages).unwrap();
         pages.set(regs::RX_PAGE, 1);
         pages.set(regs::TX_PAGE, 2);
         pages.set(regs::TX_PAGE + 0xffc, 3);

@@ -34,10 +34,9 @@ mod config;
 mod config_space;
 mod coverage;
 mod desc;
-mod dma;
+mod device;
 mod doorbells;
 mod eeprom;
-mod history;
 mod interrupts;
 mod offload;
 mod queues;
@@ -54,23 +53,25 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use config_space::{ConfigSpace, Effect};
-use dma::Bus;
 use doorbells::QueuePages;
 use eeprom::Eeprom;
-use history::History;
 use queues::{Ring, State};
 use register_file::Registers;
 use rx::RxQueue;
 use tx::TxQueue;
 
 use crate::bus::{BusMemory, Interrupts, NoInterrupts, NoMemory};
+use crate::config_space::{ConfigSpace, Effect};
+use crate::dma::Bus;
+use crate::history::History;
 use crate::wire::Wire;
 
-pub use config::{Config, Counters, Doorbells, Faults};
-pub use config_space::{BAR0_LEN, BAR4_LEN, LEN as CONFIG_LEN, VECTORS};
+pub use crate::counters::Counters;
+pub use crate::history::{Event, Touched};
+pub use crate::pages::Doorbells;
+pub use config::{Config, Faults};
+pub use config_space::{BAR0_LEN, BAR4_LEN, VECTORS};
 pub use coverage::{Coverage, describe};
-pub use history::{Event, Touched};
 pub use regs::{RX_PAGE, TX_PAGE};
 
 /// The device.
@@ -127,12 +128,9 @@ impl Model {
     /// # Errors
     /// With [`Doorbells::Mapped`], when the kernel gives no memfd.
     pub fn try_new(config: Config, wire: Box<dyn Wire>) -> io::Result<Self> {
-        let pages = match config.doorbells {
-            Doorbells::Mapped => QueuePages::shared(BAR0_LEN)?,
-            Doorbells::Messages => QueuePages::private(),
-        };
+        let pages = QueuePages::new(config.doorbells)?;
         let mut model = Self {
-            pci: ConfigSpace::new(config.device_id),
+            pci: config_space::space(config.device_id),
             regs: Registers::new(),
             pages,
             eeprom: Eeprom::new(config.mac),

@@ -1,44 +1,44 @@
-//! The device's own side of the bus.
+//! A device's own side of the bus.
 
 use std::sync::Arc;
 
-use super::Counters;
 use crate::bus::{BusFault, BusMemory};
+use crate::counters::Counters;
 
-/// The device's side of the bus: every access goes through here, is counted, and is refused while `open` is false.
-pub(super) struct Bus {
-    pub(super) memory: Arc<dyn BusMemory>,
-    pub(super) open: bool,
-    pub(super) counters: Counters,
+/// A device's side of the bus: every access goes through here, is counted, and is refused while `open` is false.
+pub(crate) struct Bus {
+    pub(crate) memory: Arc<dyn BusMemory>,
+    pub(crate) open: bool,
+    pub(crate) counters: Counters,
 }
 
 impl Bus {
-    pub(super) fn read(&mut self, address: u64, bytes: &mut [u8]) -> Result<(), BusFault> {
+    pub(crate) fn read(&mut self, address: u64, bytes: &mut [u8]) -> Result<(), BusFault> {
         self.access(address, bytes.len(), false)?;
         let outcome = self.memory.read(address, bytes);
         self.note(outcome)
     }
 
-    pub(super) fn write(&mut self, address: u64, bytes: &[u8]) -> Result<(), BusFault> {
+    pub(crate) fn write(&mut self, address: u64, bytes: &[u8]) -> Result<(), BusFault> {
         self.access(address, bytes.len(), true)?;
         let outcome = self.memory.write(address, bytes);
         self.note(outcome)
     }
 
-    pub(super) fn store_u32(&mut self, address: u64, value: u32) -> Result<(), BusFault> {
+    pub(crate) fn store_u32(&mut self, address: u64, value: u32) -> Result<(), BusFault> {
         self.access(address, 4, true)?;
         let outcome = self.memory.store_u32(address, value);
         self.note(outcome)
     }
 
-    pub(super) fn store_u64(&mut self, address: u64, value: u64) -> Result<(), BusFault> {
+    pub(crate) fn store_u64(&mut self, address: u64, value: u64) -> Result<(), BusFault> {
         self.access(address, 8, true)?;
         let outcome = self.memory.store_u64(address, value);
         self.note(outcome)
     }
 
     /// Reads several pieces, one after the other, into `bytes`.
-    pub(super) fn gather(&mut self, segments: &[(u64, usize)], bytes: &mut Vec<u8>) -> Result<(), BusFault> {
+    pub(crate) fn gather(&mut self, segments: &[(u64, usize)], bytes: &mut Vec<u8>) -> Result<(), BusFault> {
         let total = segments.iter().map(|(_, len)| len).sum();
         bytes.resize(total, 0);
         let mut at = 0;

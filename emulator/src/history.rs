@@ -27,7 +27,7 @@ pub enum Event {
     },
     /// PCIe master disable (CTRL.GIO_DIS) was asked for.
     MasterDisable,
-    /// CTRL.RST or CTRL.LNK_RST.
+    /// The device's own reset: a register of it was written.
     Reset,
     /// A function-level reset, or the return from D3hot.
     FunctionReset,
@@ -55,19 +55,19 @@ impl fmt::Display for Event {
 
 /// Registers reached, and events in order.
 #[derive(Default)]
-pub(super) struct History {
-    pub(super) touched: BTreeMap<u32, Touched>,
+pub(crate) struct History {
+    pub(crate) touched: BTreeMap<u32, Touched>,
     /// An event, and how often it came in a row.
-    pub(super) events: VecDeque<(Event, u64)>,
+    pub(crate) events: VecDeque<(Event, u64)>,
 }
 
 impl History {
-    pub(super) fn touch(&mut self, offset: u32, write: bool) {
+    pub(crate) fn touch(&mut self, offset: u32, write: bool) {
         let touched = self.touched.entry(offset).or_default();
         *if write { &mut touched.writes } else { &mut touched.reads } += 1;
     }
 
-    pub(super) fn note(&mut self, event: Event) {
+    pub(crate) fn note(&mut self, event: Event) {
         match self.events.back_mut() {
             Some((last, times)) if *last == event => *times += 1,
             _ => {

@@ -118,6 +118,19 @@ impl ConfigSpace {
         self
     }
 
+    /// Any capability; `body` follows its ID and its link.
+    pub fn capability(mut self, at: usize, id: u8, body: &[u8]) -> Self {
+        self.chain(at, id);
+        self.bytes[at + 2..at + 2 + body.len()].copy_from_slice(body);
+        self
+    }
+
+    /// Lets a host write the bits of `mask` from `at` on.
+    pub fn allow(mut self, at: usize, mask: &[u8]) -> Self {
+        self.writable[at..at + mask.len()].copy_from_slice(mask);
+        self
+    }
+
     /// Remembers the space as it is as that after power-on.
     pub fn finish(mut self) -> Self {
         self.power_on = self.bytes;

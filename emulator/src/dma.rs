@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::bus::{BusFault, BusMemory};
 use crate::counters::Counters;
+use crate::memory::Tally;
 
 /// A device's side of the bus: every access goes through here, is counted, and is refused while `open` is false.
 pub(crate) struct Bus {
@@ -47,6 +48,17 @@ impl Bus {
             at += len;
         }
         Ok(())
+    }
+
+    /// Counts what was done past this type, with a library on rings.
+    pub(crate) fn count(&mut self, tally: Tally) {
+        let counters = &mut self.counters;
+        counters.dma_reads += tally.reads;
+        counters.dma_writes += tally.writes;
+        counters.dma_read_bytes += tally.read_bytes;
+        counters.dma_write_bytes += tally.write_bytes;
+        counters.bus_faults += tally.faults;
+        counters.gated += tally.gated;
     }
 
     fn access(&mut self, address: u64, len: usize, write: bool) -> Result<(), BusFault> {

@@ -52,12 +52,23 @@ pub enum Verdict {
     Bad,
 }
 
-const ETHERTYPE_IPV4: u16 = 0x0800;
-const ETHERTYPE_IPV6: u16 = 0x86dd;
+/// IPv4.
+pub const ETHERTYPE_IPV4: u16 = 0x0800;
+/// IPv6.
+pub const ETHERTYPE_IPV6: u16 = 0x86dd;
 const ETHERTYPES_VLAN: [u16; 2] = [0x8100, 0x88a8];
 
 /// Finds the headers; `None` when the frame is no IP packet or is cut short.
 pub fn parse(frame: &[u8]) -> Option<Headers> {
+    match network(frame)? {
+        (ETHERTYPE_IPV4, at) => parse_v4(frame, at),
+        (ETHERTYPE_IPV6, at) => parse_v6(frame, at),
+        _ => None,
+    }
+}
+
+/// Ethertype and place of the network header, behind up to two VLAN tags.
+pub fn network(frame: &[u8]) -> Option<(u16, usize)> {
     let mut at = 12;
     let mut ethertype = be16(frame, at)?;
     at += 2;
@@ -68,11 +79,7 @@ pub fn parse(frame: &[u8]) -> Option<Headers> {
         ethertype = be16(frame, at + 2)?;
         at += 4;
     }
-    match ethertype {
-        ETHERTYPE_IPV4 => parse_v4(frame, at),
-        ETHERTYPE_IPV6 => parse_v6(frame, at),
-        _ => None,
-    }
+    Some((ethertype, at))
 }
 
 fn parse_v4(frame: &[u8], at: usize) -> Option<Headers> {
@@ -151,12 +158,17 @@ impl Headers {
     }
 
     fn sum_with_pseudo_header(&self, frame: &[u8], body: &[u8], protocol: u8) -> u16 {
+        let pseudo = self.pseudo_header_sum(frame, body.len(), protocol);
+        ones_complement_sum_of(&[&pseudo.to_be_bytes(), body])
+    }
+
+    /// Sum of addresses, protocol and `len` bytes of transport, as it stands in a partial checksum.
+    pub fn pseudo_header_sum(&self, frame: &[u8], len: usize, protocol: u8) -> u16 {
         let addresses = match self.network {
             Network::V4 { .. } => self.ip.start + 12..self.ip.start + 20,
             Network::V6 { .. } => self.ip.start + 8..self.ip.start + 40,
         };
-        let length = (body.len() as u32).to_be_bytes();
-        ones_complement_sum_of(&[&frame[addresses], &length, &[0, protocol], body])
+        ones_complement_sum_of(&[&frame[addresses], &(len as u32).to_be_bytes(), &[0, protocol]])
     }
 }
 

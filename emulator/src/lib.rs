@@ -5,6 +5,7 @@
 //! driver.
 //!
 //! - [`ixgbe`]: Intel 82599, a stepped model without a thread or a clock of its own;
+//! - [`virtio`]: virtio-net 1.x over PCI, stepped likewise;
 //! - [`wire`]: loopback, cable, TAP, pcap file, checking sink;
 //! - [`DeviceModel`]: what all models are to a bus;
 //! - [`LocalDevice`]: a model in this process, as a [`stillwire_dma::Backend`];
@@ -22,9 +23,11 @@ pub mod ixgbe;
 mod local;
 mod memory;
 mod model;
+mod packet;
 mod pages;
 mod report;
 pub mod server;
+pub mod virtio;
 pub mod wire;
 
 pub use bus::{BusFault, BusMemory, Interrupts};

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use stillwire_emulator::server::{Server, Stopper};
-use stillwire_emulator::{Config, Doorbells, Model, wire};
+use stillwire_emulator::virtio::Features;
+use stillwire_emulator::{DeviceModel, Doorbells, Wire, ixgbe, virtio, wire};
 
 /// An emulated NIC on a vfio-user socket, for QEMU (-device vfio-user-pci) or a driver in another process.
 #[derive(Parser)]
@@ -27,9 +28,18 @@ struct Arguments {
     /// The device's address.
     #[arg(long, value_parser = parse_mac)]
     mac: Option<Mac>,
-    /// PCI device ID, hexadecimal: 10fb (SFP+), 10f7 (backplane).
+    /// PCI device ID of an 82599, hexadecimal: 10fb (SFP+), 10f7 (backplane).
     #[arg(long, value_parser = parse_id, default_value = "10fb")]
     device_id: u16,
+    /// Features that virtio does not offer, as the standard names them: csum,host_tso4,ring_packed.
+    #[arg(long, value_name = "FEATURE", value_delimiter = ',', value_parser = parse_feature)]
+    without: Vec<Features>,
+    /// Pairs of queues that virtio has.
+    #[arg(long, default_value_t = 4)]
+    pairs: u16,
+    /// MTU that virtio offers, bytes.
+    #[arg(long, default_value_t = 1500)]
+    mtu: u16,
     /// How queue registers are reached.
     #[arg(long, value_enum, default_value_t = DoorbellKind::Mapped)]
     doorbells: DoorbellKind,
@@ -48,6 +58,8 @@ struct Arguments {
 enum Device {
     /// Intel 82599.
     Ixgbe,
+    /// virtio-net 1.x, modern PCI.
+    Virtio,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -76,6 +88,13 @@ fn parse_id(text: &str) -> Result<u16, String> {
     u16::from_str_radix(digits, 16).map_err(|_| "write four hexadecimal digits, 10fb".into())
 }
 
+fn parse_feature(text: &str) -> Result<Features, String> {
+    Features::from_name(&text.to_uppercase()).ok_or_else(|| {
+        let names: Vec<_> = Features::all().iter_names().map(|(name, _)| name.to_lowercase()).collect();
+        format!("not a feature of this device; it has {}", names.join(", "))
+    })
+}
+
 fn main() -> ExitCode {
     match run(Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -86,36 +105,84 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
+type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
+
+fn run(arguments: Arguments) -> Result<()> {
     // Before any thread is started, so that all inherit the mask and only the waiting thread sees the signals.
     let signals = signals::Blocked::new()?;
-    let Device::Ixgbe = arguments.model;
-    let defaults = Config::default();
-    let config = Config {
-        device_id: arguments.device_id,
-        mac: arguments.mac.map_or(defaults.mac, |Mac(mac)| mac),
-        doorbells: match arguments.doorbells {
+    match arguments.model {
+        Device::Ixgbe => {
+            serve_all(&arguments, signals, |far, wire| Ok(ixgbe::Model::try_new(ixgbe_config(&arguments, far), wire)?))
+        }
+        Device::Virtio => {
+            serve_all(&arguments, signals, |far, wire| Ok(virtio::Model::new(virtio_config(&arguments, far), wire)?))
+        }
+    }
+}
+
+impl Arguments {
+    /// The address of a device; two cards on one cable must not have the same.
+    fn mac(&self, default: [u8; 6], far: bool) -> [u8; 6] {
+        let mut mac = self.mac.map_or(default, |Mac(mac)| mac);
+        mac[5] = mac[5].wrapping_add(far.into());
+        mac
+    }
+
+    fn doorbells(&self) -> Doorbells {
+        match self.doorbells {
             DoorbellKind::Mapped => Doorbells::Mapped,
             DoorbellKind::Messages => Doorbells::Messages,
-        },
-        transmit_delay: Duration::from_micros(arguments.transmit_delay_us),
+        }
+    }
+
+    fn transmit_delay(&self) -> Duration {
+        Duration::from_micros(self.transmit_delay_us)
+    }
+}
+
+fn ixgbe_config(arguments: &Arguments, far: bool) -> ixgbe::Config {
+    let defaults = ixgbe::Config::default();
+    ixgbe::Config {
+        device_id: arguments.device_id,
+        mac: arguments.mac(defaults.mac, far),
+        doorbells: arguments.doorbells(),
+        transmit_delay: arguments.transmit_delay(),
         ..defaults
-    };
+    }
+}
+
+fn virtio_config(arguments: &Arguments, far: bool) -> virtio::Config {
+    let defaults = virtio::Config::default();
+    virtio::Config {
+        mac: arguments.mac(defaults.mac, far),
+        mtu: arguments.mtu,
+        pairs: arguments.pairs,
+        features: arguments.without.iter().fold(defaults.features, |offered, without| offered - *without),
+        doorbells: arguments.doorbells(),
+        transmit_delay: arguments.transmit_delay(),
+        ..defaults
+    }
+}
+
+/// Serves one device, or both ends of a cable; `make` is told whether it makes the far one.
+fn serve_all<M: DeviceModel>(
+    arguments: &Arguments,
+    signals: signals::Blocked,
+    make: impl Fn(bool, Box<dyn Wire>) -> Result<M>,
+) -> Result<()> {
+    let report = arguments.report.clone();
     let servers = match &arguments.cable {
-        None => vec![serve(&arguments.socket, config, wire::parse(&arguments.wire)?, arguments.report)?],
+        None => vec![serve(&arguments.socket, make(false, wire::parse(&arguments.wire)?)?, report)?],
         Some(far_socket) => {
             let (near, far) = wire::Cable::pair();
-            let mut far_config = config.clone();
-            // Two cards on one cable must not have one address.
-            far_config.mac[5] = far_config.mac[5].wrapping_add(1);
-            let far_report = arguments.report.as_ref().map(|path| {
-                let mut path = path.clone().into_os_string();
+            let far_report = report.clone().map(|path| {
+                let mut path = path.into_os_string();
                 path.push(".cable");
                 path.into()
             });
             vec![
-                serve(&arguments.socket, config, Box::new(near), arguments.report)?,
-                serve(far_socket, far_config, Box::new(far), far_report)?,
+                serve(&arguments.socket, make(false, Box::new(near))?, report)?,
+                serve(far_socket, make(true, Box::new(far))?, far_report)?,
             ]
         }
     };
@@ -129,13 +196,8 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-fn serve(
-    socket: &Path,
-    config: Config,
-    wire: Box<dyn wire::Wire>,
-    report: Option<PathBuf>,
-) -> Result<Server, Box<dyn std::error::Error>> {
-    let mut server = Server::bind(socket, Model::try_new(config, wire)?)?;
+fn serve<M: DeviceModel>(socket: &Path, model: M, report: Option<PathBuf>) -> Result<Server<M>> {
+    let mut server = Server::bind(socket, model)?;
     if let Some(path) = report {
         server.report_to(path);
     }

@@ -4,6 +4,8 @@
 //! than its driver's, as a device's do.
 #![allow(unsafe_code)]
 
+mod volatile;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Bound;
@@ -14,6 +16,8 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Wea
 use memmap2::{MmapOptions, MmapRaw};
 
 use crate::bus::{BusFault, BusMemory};
+
+pub(crate) use volatile::{RingMemory, Tally};
 
 /// Which memory a device address means. Changes wait for the access under way; after [`unmap`](Self::unmap) returns
 /// there is none.

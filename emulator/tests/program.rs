@@ -115,3 +115,34 @@ fn two_devices_on_a_cable_and_what_they_went_through() {
     }
     assert!(!std::fs::read_to_string(at("report.cable")).unwrap().contains("bus master on"));
 }
+
+#[test]
+fn virtio_offers_what_it_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("nic");
+    let mut child = program()
+        .args(["--model", "virtio", "--without", "ring_packed,in_order", "--mtu", "9000", "--once", "--socket"])
+        .arg(&path)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    started(&mut child);
+    let mut client = vfio_user::Client::new(&path).unwrap();
+    let mut read = |region: u32, offset: u64| {
+        let mut word = [0; 4];
+        client.region_read(region, offset, &mut word).unwrap();
+        u32::from_le_bytes(word)
+    };
+    assert_eq!(read(7, 0), 0x1041_1af4);
+    assert_eq!(read(4, 0x2008), 9000 << 16 | 4);
+    client.region_write(4, 0, &1u32.to_le_bytes()).unwrap();
+    let mut word = [0; 4];
+    client.region_read(4, 4, &mut word).unwrap();
+    // VERSION_1 and ACCESS_PLATFORM; HOST_USO.
+    assert_eq!(u32::from_le_bytes(word), 0b11 | 1 << 24);
+    drop(client);
+    assert!(child.wait().unwrap().success());
+    let refused = program().args(["--model", "virtio", "--without", "wings", "--socket", "x"]).output().unwrap();
+    let text = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && text.contains("ring_packed"), "{text}");
+}

@@ -3,10 +3,9 @@
 //! [`plan`] looks at the bytes of the *first* read only and says how to change the bytes of the *second* read before they
 //! go out. So a page that changes between the two goes out torn: new bytes under an old checksum.
 
-use std::ops::Range;
-
 use super::desc::{Command, Context};
 use crate::checksum::{crc32c, ones_complement_sum, ones_complement_sum_of};
+use crate::packet::{Fields, Packet};
 
 /// Longest frame without segmentation, bytes (15.5 KiB, datasheet 7.2.3.2.2).
 pub const LONGEST_FRAME: usize = 15_872;
@@ -18,33 +17,6 @@ pub const SHORTEST_FRAME: usize = 14;
 const L4_UDP: u8 = 0;
 const L4_TCP: u8 = 1;
 const L4_SCTP: u8 = 2;
-
-/// One frame to put on the wire.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Packet {
-    /// Bytes of header, from the start of what was read.
-    pub header: usize,
-    /// The bytes that follow, as a range of what was read.
-    pub payload: Range<usize>,
-    /// Then these fields are overwritten.
-    pub patches: Vec<Patch>,
-}
-
-/// A field that the device computed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Patch {
-    /// Offset in the frame, bytes.
-    pub at: usize,
-    bytes: [u8; 4],
-    len: usize,
-}
-
-impl Patch {
-    /// The field's bytes.
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes[..self.len]
-    }
-}
 
 /// What the TCP flags of each segment are masked with (DTXTCPFLGL, DTXTCPFLGH).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -69,7 +41,7 @@ pub fn plan(
         return plan_legacy(from.into(), at.into(), bytes);
     }
     match context.filter(|_| command.ip_checksum || command.l4_checksum || command.segment) {
-        None => Ok(vec![Packet { header: 0, payload: 0..bytes.len(), patches: Vec::new() }]),
+        None => Ok(vec![Packet::whole(bytes.len())]),
         Some(context) if command.segment => segment(command, context, bytes, masks),
         Some(context) => checksums(command, context, bytes),
     }
@@ -194,34 +166,7 @@ fn check_segmentation(command: &Command, context: &Context, len: usize) -> Resul
     Ok(header)
 }
 
-/// A copy of the headers and the list of what was changed in it.
-struct Fields {
-    header: Vec<u8>,
-    patches: Vec<Patch>,
-}
-
 impl Fields {
-    fn new(header: &[u8]) -> Self {
-        Self { header: header.to_vec(), patches: Vec::with_capacity(8) }
-    }
-
-    fn put(&mut self, at: usize, value: &[u8]) {
-        let mut bytes = [0; 4];
-        bytes[..value.len()].copy_from_slice(value);
-        self.patches.push(Patch { at, bytes, len: value.len() });
-        if let Some(place) = self.header.get_mut(at..at + value.len()) {
-            place.copy_from_slice(value);
-        }
-    }
-
-    fn put16(&mut self, at: usize, value: u16) {
-        self.put(at, &value.to_be_bytes());
-    }
-
-    fn get16(&self, at: usize) -> u16 {
-        u16::from_be_bytes([self.header[at], self.header[at + 1]])
-    }
-
     /// IP lengths, identification and header checksum of segment `i`.
     fn network(&mut self, context: &Context, payload: usize, i: usize) {
         let ip = usize::from(context.mac_len);

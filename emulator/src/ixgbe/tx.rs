@@ -11,8 +11,9 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::desc::{self, Command, Context, Data, TxDescriptor};
-use super::offload::{self, FlagMasks, LONGEST_FRAME, LONGEST_TSO, Packet};
+use super::offload::{self, FlagMasks, LONGEST_FRAME, LONGEST_TSO};
 use super::{Model, Ring, State, regs};
+use crate::packet::Packet;
 
 /// Frames between the two passes, a queue: the device's own packet memory is finite.
 const IN_FLIGHT: usize = 64;
@@ -236,12 +237,7 @@ impl Model {
 
     fn send_packet(&mut self, q: usize, packet: &Packet, vlan: Option<u16>, bytes: &[u8]) {
         let mut frame = std::mem::take(&mut self.out);
-        frame.clear();
-        frame.extend_from_slice(&bytes[..packet.header]);
-        frame.extend_from_slice(&bytes[packet.payload.clone()]);
-        for patch in &packet.patches {
-            frame[patch.at..patch.at + patch.bytes().len()].copy_from_slice(patch.bytes());
-        }
+        packet.build(bytes, &mut frame);
         if let Some(tag) = vlan {
             let ethertype = (self.regs.get(regs::DMATXCTL) >> 16) as u16;
             let field: Vec<u8> = [ethertype.to_be_bytes(), tag.to_be_bytes()].concat();

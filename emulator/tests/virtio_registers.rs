@@ -272,3 +272,57 @@ fn what_cannot_be_modelled_is_refused() {
         assert!(error.to_string().contains("1 to 16 queue pairs"), "{error}");
     }
 }
+
+#[test]
+fn over_a_socket_the_doorbells_are_a_page() {
+    use std::os::fd::AsRawFd;
+    use stillwire_dma::{HugePages, SharedMemory};
+    use stillwire_emulator::server::Server;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("nic");
+    let wire = Box::new(stillwire_emulator::wire::Sink::new());
+    let model = stillwire_emulator::virtio::Model::new(Config::default(), wire).unwrap();
+    let server = Server::bind(&path, model).unwrap();
+    let thread = std::thread::spawn(move || server.serve(true).unwrap());
+    let mut client = vfio_user::Client::new(&path).unwrap();
+    let bar = client.region(4).unwrap();
+    let areas: Vec<_> = bar.sparse_areas.iter().map(|area| (area.offset, area.size)).collect();
+    assert_eq!((bar.size, areas), (16 << 10, vec![(0x3000, 4096)]));
+    let doorbells = bar.file_offset.as_ref().unwrap().file().try_clone().unwrap();
+    assert_eq!((client.region(0).unwrap().size, client.get_irq_info(2).unwrap().count), (16 << 10, 64));
+    // One command, from the page's bell to its answer.
+    let memory = SharedMemory::new("test", 1 << 16, HugePages::Never).unwrap();
+    client.dma_map(0, 0x10_0000, 1 << 16, memory.fd().as_raw_fd()).unwrap();
+    client.region_write(7, 4, &6u16.to_le_bytes()).unwrap();
+    let mut write = |offset: u64, bytes: &[u8]| client.region_write(4, offset, bytes).unwrap();
+    let features = Features::VERSION_1 | Features::ACCESS_PLATFORM | Features::CTRL_VQ | Features::CTRL_RX;
+    for bank in [0u32, 1] {
+        write(8, &bank.to_le_bytes());
+        write(12, &((features.bits() >> (32 * bank)) as u32).to_le_bytes());
+    }
+    write(20, &[11]);
+    write(22, &2u16.to_le_bytes());
+    write(24, &8u16.to_le_bytes());
+    for (offset, address) in [(32, 0x10_0000u32), (40, 0x10_1000), (48, 0x10_2000)] {
+        write(offset, &address.to_le_bytes());
+    }
+    write(28, &1u16.to_le_bytes());
+    write(20, &[15]);
+    memory.write_at(0x3000, &[0, 0, 1]);
+    memory.write_at(0x4000, &[9]);
+    for (at, value) in [(0, 0x10_3000u64), (8, 3 | 1 << 32 | 1 << 48), (16, 0x10_4000), (24, 1 | 2 << 32)] {
+        memory.word64(at).store(value, std::sync::atomic::Ordering::Relaxed);
+    }
+    memory.word32(0x1000).store(1 << 16, std::sync::atomic::Ordering::SeqCst);
+    rustix::io::pwrite(&doorbells, &2u16.to_le_bytes(), 0x3008).unwrap();
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    while memory.word32(0x2000).load(std::sync::atomic::Ordering::Acquire) >> 16 == 0 {
+        assert!(std::time::Instant::now() < deadline, "no answer");
+        std::thread::yield_now();
+    }
+    let mut answer = [9];
+    memory.read_at(0x4000, &mut answer);
+    assert_eq!(answer, [0]);
+    drop(client);
+    thread.join().unwrap();
+}

@@ -122,9 +122,9 @@ impl Arguments {
         }
         let file = self.file.unwrap_or_else(own_executable);
         let device: DeviceName = self.device.parse()?;
-        let emulated = device == DeviceName::Emulated;
+        let emulated = matches!(device, DeviceName::Emulated(_));
         if self.wire.is_some() && !emulated {
-            return usage(format!("--wire goes with --device emulated:ixgbe; {device} has a wire of its own"));
+            return usage(format!("--wire goes with an emulated device; {device} has a wire of its own"));
         }
         let wire = self.wire.unwrap_or_else(|| "loopback".to_owned());
         // Without a receiver named, the far end is this NIC itself.

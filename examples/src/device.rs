@@ -6,19 +6,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stillwire_dma::{PciAddress, PciFunction};
-use stillwire_emulator::{LocalDevice, Running, ixgbe, wire};
+use stillwire_emulator::{DeviceModel, LocalDevice, Running, ixgbe, virtio, wire};
 
 use crate::{Error, Result};
 
 /// A device as the user names it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum DeviceName {
-    /// `emulated:ixgbe`: a model of the 82599 in this process.
-    Emulated,
+    /// `emulated:MODEL`: a model in this process.
+    Emulated(Model),
     /// `vfio-user:SOCKET`: a model in another process.
     VfioUser(PathBuf),
     /// `0000:03:00.0`: a card, bound to vfio-pci.
     Pci(PciAddress),
+}
+
+/// What is modelled.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Model {
+    /// `ixgbe`: an 82599.
+    Ixgbe,
+    /// `virtio`: virtio-net 1.x.
+    Virtio,
 }
 
 impl FromStr for DeviceName {
@@ -26,7 +35,8 @@ impl FromStr for DeviceName {
 
     fn from_str(text: &str) -> Result<Self> {
         match text.split_once(':') {
-            Some(("emulated", "ixgbe")) => Ok(Self::Emulated),
+            Some(("emulated", "ixgbe")) => Ok(Self::Emulated(Model::Ixgbe)),
+            Some(("emulated", "virtio")) => Ok(Self::Emulated(Model::Virtio)),
             Some(("vfio-user", path)) if !path.is_empty() => Ok(Self::VfioUser(path.into())),
             _ => text.parse().map(Self::Pci).map_err(|_| Error::Device(text.to_owned())),
         }
@@ -36,7 +46,8 @@ impl FromStr for DeviceName {
 impl std::fmt::Display for DeviceName {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Emulated => f.write_str("emulated:ixgbe"),
+            Self::Emulated(Model::Ixgbe) => f.write_str("emulated:ixgbe"),
+            Self::Emulated(Model::Virtio) => f.write_str("emulated:virtio"),
             Self::VfioUser(path) => write!(f, "vfio-user:{}", path.display()),
             Self::Pci(address) => address.fmt(f),
         }
@@ -69,15 +80,28 @@ impl DeviceName {
         match self {
             Self::Pci(address) => Ok(OpenDevice { function: PciFunction::open(*address)?, model: None }),
             Self::VfioUser(path) => Ok(OpenDevice { function: PciFunction::connect(path)?, model: None }),
-            Self::Emulated => {
+            Self::Emulated(model) => {
                 let wire = wire::parse(&emulated.wire)?;
-                let config = ixgbe::Config { transmit_delay: emulated.transmit_delay, ..Default::default() };
-                let device = LocalDevice::new(ixgbe::Model::new(config, wire));
-                let function = PciFunction::from_backend(Arc::clone(&device) as _);
-                Ok(OpenDevice { function, model: Some(device.spawn()) })
+                let transmit_delay = emulated.transmit_delay;
+                match model {
+                    Model::Ixgbe => {
+                        let config = ixgbe::Config { transmit_delay, ..Default::default() };
+                        Ok(start(ixgbe::Model::new(config, wire)))
+                    }
+                    Model::Virtio => {
+                        let config = virtio::Config { transmit_delay, ..Default::default() };
+                        Ok(start(virtio::Model::new(config, wire).map_err(Error::Model)?))
+                    }
+                }
             }
         }
     }
+}
+
+fn start(model: impl DeviceModel) -> OpenDevice {
+    let device = LocalDevice::new(model);
+    let function = PciFunction::from_backend(Arc::clone(&device) as _);
+    OpenDevice { function, model: Some(device.spawn()) }
 }
 
 #[cfg(test)]
@@ -86,12 +110,21 @@ mod tests {
 
     #[test]
     fn names() {
-        for good in ["emulated:ixgbe", "vfio-user:/run/nic.sock", "0000:03:00.0"] {
+        for good in ["emulated:ixgbe", "emulated:virtio", "vfio-user:/run/nic.sock", "0000:03:00.0"] {
             assert_eq!(good.parse::<DeviceName>().unwrap().to_string(), good);
         }
         for bad in ["", "eth0", "emulated:", "emulated:e1000", "vfio-user:", "03:00"] {
             let text = bad.parse::<DeviceName>().unwrap_err().to_string();
-            assert!(text.contains("emulated:ixgbe, vfio-user:SOCKET"), "{bad}: {text}");
+            assert!(text.contains("emulated:ixgbe, emulated:virtio, vfio-user:SOCKET"), "{bad}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_model_opens() {
+        let emulated = Emulated { wire: "sink".into(), transmit_delay: Duration::ZERO };
+        for (name, ids) in [("emulated:ixgbe", "8086:10fb"), ("emulated:virtio", "1af4:1041")] {
+            let device = name.parse::<DeviceName>().unwrap().open(&emulated).unwrap();
+            assert!(device.model.is_some() && device.function.name().contains(ids), "{}", device.function.name());
         }
     }
 }

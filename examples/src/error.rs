@@ -14,7 +14,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub enum Error {
     /// A `--device` that means nothing.
     #[error(
-        "device: '{0}' is not a device; write emulated:ixgbe, vfio-user:SOCKET, or a PCI address as lspci -D shows it (0000:03:00.0)"
+        "device: '{0}' is not a device; write emulated:ixgbe, emulated:virtio, vfio-user:SOCKET, or a PCI address as lspci -D shows it (0000:03:00.0)"
     )]
     Device(String),
     /// Flags that do not go together, or lack each other.
@@ -85,6 +85,9 @@ pub enum Error {
     /// What the emulated NIC is connected to.
     #[error(transparent)]
     Wire(#[from] stillwire_emulator::wire::Error),
+    /// The emulated NIC itself.
+    #[error("emulated NIC: no memory for its doorbells: {0}; raise this process' limit of open files (ulimit -n)")]
+    Model(#[source] io::Error),
     /// The transfer.
     #[error(transparent)]
     Transfer(#[from] ProtocolError),

@@ -134,11 +134,11 @@ One door for development.
 cargo xtask test     Install what tests need (as root, where apt-get is), then check the formatting, lint,
                      and run all unit, integration, doc, loom and end-to-end tests.
 cargo xtask prepush  The same, before you push.
-cargo xtask qemu     Prove model and driver in a virtual machine: the stock ixgbe driver on our model, our driver on
-                     the kernel's VFIO. Fetches QEMU and a kernel into target/qemu (or $STILLWIRE_CACHE), installs
+cargo xtask qemu     Prove models and driver in a virtual machine: the stock ixgbe and virtio_net drivers on our models,
+                     our driver on the kernel's VFIO. Fetches QEMU and a kernel into target/qemu (or $STILLWIRE_CACHE), installs
                      nothing; uses an installed QEMU of 10.1 or later ($STILLWIRE_QEMU names another).
                      --shell gives a shell in such a machine instead; --deadline SECONDS kills a guest that takes
-                     longer (600).
+                     longer (600); --only NAME runs one scenario: 'stock driver', 'stock virtio driver', 'our driver'.
 cargo xtask race     Our driver and page cache beside DPDK's driver and the kernel, in one run: a table with ratios and goals,
                      and race.json, race.svg and race.html in target/race. Needs libdpdk-dev, pkg-config and huge pages;
                      as root, it installs the former and lends itself the latter. Who cannot run here is left out, with

@@ -1,4 +1,4 @@
-//! The host's end of the stock driver's wire: a TAP interface, the kernel's stack behind it, and what they count.
+//! The host's end of a stock driver's wire: a TAP interface, the kernel's stack behind it, and what they count.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -8,13 +8,28 @@ use std::process::Command;
 use super::scenario::Stage;
 use super::traffic;
 
-/// The wire's end in this network namespace.
-pub(super) const TAP: &str = "wire0";
-const HERE: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
-const GUEST: &str = "10.77.0.2";
+/// A wire between a guest and this network namespace.
+#[derive(Clone, Copy)]
+pub(super) struct Wire {
+    /// Its end here.
+    pub(super) tap: &'static str,
+    here: Ipv4Addr,
+    guest: Ipv4Addr,
+}
+
+/// Wire `number`: the host is 10.77.NUMBER.1, the guest 10.77.NUMBER.2.
+const fn wire(tap: &'static str, number: u8) -> Wire {
+    Wire { tap, here: Ipv4Addr::new(10, 77, number, 1), guest: Ipv4Addr::new(10, 77, number, 2) }
+}
+
+/// The wire of `ixgbe.ko`.
+pub(super) const IXGBE: Wire = wire("wire0", 0);
+/// The wires of `virtio_net.ko`: split rings, packed rings.
+pub(super) const VIRTIO: [Wire; 2] = [wire("wire1", 1), wire("wire2", 2)];
 
 /// The host's end of the wire.
 pub(super) struct Host {
+    wire: Wire,
     busybox: PathBuf,
     begin: Option<Counts>,
     look: Option<Counts>,
@@ -38,14 +53,17 @@ struct Counts {
 
 impl Host {
     /// Brings the interface up, and serves traffic there.
-    pub(super) fn set_up(tree: &Path) -> Result<Self, String> {
-        let host = Self { busybox: tree.join("usr/bin/busybox"), begin: None, look: None, restless: 0 };
+    pub(super) fn set_up(tree: &Path, wire: Wire) -> Result<Self, String> {
+        let Wire { tap, here, .. } = wire;
+        let host = Self { wire, busybox: tree.join("usr/bin/busybox"), begin: None, look: None, restless: 0 };
         // Its router solicitations would be frames that nobody asked for.
-        let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{TAP}/disable_ipv6"), "1");
+        let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{tap}/disable_ipv6"), "1");
         host.ip(&["link", "set", "lo", "up"])?;
-        host.ip(&["link", "set", TAP, "mtu", "9000", "up"])?;
-        host.ip(&["addr", "add", &format!("{HERE}/24"), "dev", TAP])?;
-        traffic::serve(HERE).map_err(|error| format!("the host's end of the traffic: {error}"))?;
+        host.ip(&["link", "set", tap, "mtu", "9000", "up"])?;
+        host.ip(&["addr", "add", &format!("{here}/24"), "dev", tap])?;
+        let serving = traffic::serve(here);
+        let serving = serving.and_then(|()| if tap == IXGBE.tap { traffic::serve_multicast(here) } else { Ok(()) });
+        serving.map_err(|error| format!("the host's end of the traffic: {error}"))?;
         Ok(host)
     }
 
@@ -67,8 +85,10 @@ impl Host {
                 true
             }
             ("multicast-to-nobody", _) => {
-                stage
-                    .check("multicast for nobody is sent", traffic::to_nobody(HERE).map_err(|error| error.to_string()));
+                stage.check(
+                    "multicast for nobody is sent",
+                    traffic::to_nobody(self.wire.here).map_err(|error| error.to_string()),
+                );
                 true
             }
             ("counts-look", _) => {
@@ -112,12 +132,14 @@ impl Host {
     fn ping(&self, most: usize) -> Result<String, String> {
         let step = if most <= 1500 { 1 } else { 101 };
         let sizes: Vec<usize> = (0..=most).step_by(step).chain([most]).collect();
+        let guest = self.wire.guest.to_string();
         let mut again = 0;
         for size in &sizes {
             let answered = || {
                 let size = size.to_string();
-                let ping =
-                    Command::new(&self.busybox).args(["ping", "-q", "-c", "1", "-W", "2", "-s", &size, GUEST]).output();
+                let ping = Command::new(&self.busybox)
+                    .args(["ping", "-q", "-c", "1", "-W", "2", "-s", &size, &guest])
+                    .output();
                 ping.is_ok_and(|output| output.status.success())
             };
             match (0..3).find(|_| answered()) {
@@ -133,7 +155,7 @@ fn counts(stage: &Stage<'_>) -> Result<Counts, String> {
     let tap = |name: &str| {
         let path = "/proc/net/dev";
         let text = fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
-        let line = text.lines().find_map(|line| line.trim().strip_prefix(&format!("{TAP}:")));
+        let line = text.lines().find_map(|line| line.trim().strip_prefix(&format!("{}:", IXGBE.tap)));
         let fields: Vec<&str> = line.unwrap_or_default().split_whitespace().collect();
         let at = match name {
             "rx_bytes" => 0,
@@ -143,7 +165,7 @@ fn counts(stage: &Stage<'_>) -> Result<Counts, String> {
         fields
             .get(at)
             .and_then(|field| field.parse().ok())
-            .ok_or_else(|| format!("{path} does not count {name} of {TAP}"))
+            .ok_or_else(|| format!("{path} does not count {name} of {}", IXGBE.tap))
     };
     Ok(Counts {
         tap_rx: tap("rx_packets")?,

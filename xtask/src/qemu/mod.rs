@@ -40,6 +40,8 @@ pub struct Flags {
     shell: bool,
     /// A guest is killed after so long; `None` for the usual.
     deadline: Option<Duration>,
+    /// One scenario, by its name, instead of all.
+    only: Option<String>,
     /// In a network namespace of our own already.
     inside: bool,
 }
@@ -55,12 +57,20 @@ impl Flags {
                     flags.deadline = Some(Duration::from_secs(seconds.ok_or("--deadline wants a number of seconds")?));
                 }
                 "--or-skip" => flags.or_skip = true,
+                "--only" => {
+                    flags.only =
+                        Some(args.next().ok_or("--only wants the name of a scenario, as its lines give it")?.clone());
+                }
                 "--shell" => flags.shell = true,
                 "--inside" => flags.inside = true,
                 unknown => return Err(format!("no flag `{unknown}`")),
             }
         }
         Ok(flags)
+    }
+
+    fn wants(&self, name: &str) -> bool {
+        self.only.as_deref().is_none_or(|only| only == name)
     }
 }
 
@@ -115,6 +125,9 @@ fn prepare(root: &Path, target: &Path, cache: &Path, flags: &Flags) -> Result<Ex
     if flags.shell {
         command.arg("--shell");
     }
+    if let Some(only) = &flags.only {
+        command.args(["--only", only]);
+    }
     if let Some(deadline) = flags.deadline {
         command.args(["--deadline", &deadline.as_secs().to_string()]);
     }
@@ -146,6 +159,11 @@ const DEADLINE: Duration = Duration::from_secs(600);
 /// Set where there is a network namespace of our own.
 const NAMESPACE: &str = "STILLWIRE_NAMESPACE";
 
+/// A scenario.
+type Prove = fn(&Bench, &mut Results) -> Result<(), String>;
+/// What needs a network of our own.
+const STOCK: [(&str, Prove); 2] = [("stock driver", scenario::stock), ("stock virtio driver", scenario::virtio)];
+
 fn prove(target: &Path, cache: &Path, flags: &Flags) -> Result<ExitCode, Trouble> {
     let installed = Qemu::installed().map_err(Trouble::Failed)?;
     let tree = apt::tree(cache, installed.is_none()).map_err(Trouble::CannotBeHad)?;
@@ -170,9 +188,15 @@ fn prove(target: &Path, cache: &Path, flags: &Flags) -> Result<ExitCode, Trouble
     let mut results = Results::default();
     let mut outcomes = Vec::new();
     if std::env::var_os(NAMESPACE).is_some() {
-        outcomes.push(("stock driver", scenario::stock(&bench, &mut results)));
+        for (name, prove) in STOCK {
+            if flags.wants(name) {
+                outcomes.push((name, prove(&bench, &mut results)));
+            }
+        }
     }
-    outcomes.push(("our driver", scenario::ours(&bench, &mut results)));
+    if flags.wants("our driver") {
+        outcomes.push(("our driver", scenario::ours(&bench, &mut results)));
+    }
     outcomes.push(("registers", scenario::coverage(&bench, &mut results)));
     for (name, outcome) in outcomes {
         if let Err(why) = outcome {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::guest::{self, Kernel, Programs};
-use super::host::{Host, TAP};
+use super::host::{self, Host};
 use super::machine::{Boot, Console, Emulator, Qemu};
 use super::report::{self, Register, Report};
 
@@ -124,12 +124,12 @@ const NEVER: [&str; 5] = ["bus_faults", "bad_descriptors", "gated", "odd_accesse
 /// In words, when it did not come to its end.
 pub fn stock(bench: &Bench, results: &mut Results) -> Result<(), String> {
     let (socket, report) = ("stock.sock", "stock.report");
-    let wire = format!("tap:{TAP}");
+    let wire = format!("tap:{}", host::IXGBE.tap);
     let emulator = Emulator::start(
         &bench.programs.emulator(),
         &["--socket", socket, "--report", report, "--wire", &wire, "--device-id", STOCK_ID, "--once"],
     )?;
-    let mut host = Host::set_up(&bench.tree)?;
+    let mut host = Host::set_up(&bench.tree, host::IXGBE)?;
     let mut stage = Stage::new("stock driver", results);
     boot(
         bench,
@@ -149,6 +149,45 @@ pub fn stock(bench: &Bench, results: &mut Results) -> Result<(), String> {
     stage.check("the model segmented and computed checksums", some(offloads, "at least so many frames"));
     stage.check("the model interrupted", some(report.counter("interrupts")?, "MSI-X messages"));
     results.registers.extend(report.registers);
+    Ok(())
+}
+
+/// The guest's own `virtio_net.ko` on two models, split rings and packed rings, with the host's network stack at the other
+/// ends.
+///
+/// # Errors
+/// In words, when it did not come to its end.
+pub fn virtio(bench: &Bench, results: &mut Results) -> Result<(), String> {
+    let rings =
+        [("split", &["--without", "ring_packed"][..]), ("packed", &["--mtu", "9000", "--doorbells", "messages"])];
+    let mut devices = Vec::new();
+    let mut ends = Vec::new();
+    for ((name, more), (wire, slot)) in rings.into_iter().zip(host::VIRTIO.into_iter().zip(5..)) {
+        let (socket, report) = (format!("virtio-{name}.sock"), format!("virtio-{name}.report"));
+        let tap = format!("tap:{}", wire.tap);
+        let fixed = ["--model", "virtio", "--socket", &socket, "--report", &report, "--wire", &tap, "--once"];
+        let args: Vec<&str> = fixed.iter().chain(more).copied().collect();
+        let emulator = Emulator::start(&bench.programs.emulator(), &args)?;
+        devices.push((PathBuf::from(&socket), slot));
+        ends.push((name, report, emulator, Host::set_up(&bench.tree, wire)?));
+    }
+    let mut stage = Stage::new("stock virtio driver", results);
+    boot(bench, "virtio", include_str!("../../guest/virtio.sh"), &devices, false, &mut stage, &mut |stage, action| {
+        let (ring, action) = action.split_once(' ').unwrap_or((action, ""));
+        let end = ends.iter_mut().find(|(name, ..)| *name == ring);
+        end.is_some_and(|(.., host)| host.act(stage, action))
+    })?;
+    stage.judge_warnings();
+    for (name, report, emulator, _) in ends {
+        emulator.ended()?;
+        let report = Report::read(Path::new(&report))?;
+        stage.check(&format!("the {name} model saw nothing wrong"), wordless(report.all_zero(&NEVER)));
+        stage.check(&format!("the {name} model has no complaint of the driver"), complaints(&report));
+        let offloads = report.counter("segmented")?.min(report.counter("checksummed")?);
+        let said = some(offloads, "at least so many frames");
+        stage.check(&format!("the {name} model segmented and computed checksums"), said);
+        stage.results.registers.extend(report.registers);
+    }
     Ok(())
 }
 

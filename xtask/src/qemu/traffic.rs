@@ -34,6 +34,11 @@ pub fn serve(here: Ipv4Addr) -> io::Result<()> {
     std::thread::spawn(move || down.incoming().flatten().for_each(|stream| drop(give(stream))));
     let echo = UdpSocket::bind((here, UDP_ECHO))?;
     std::thread::spawn(move || answer(&echo, |from, bytes| echo.send_to(bytes, from)));
+    Ok(())
+}
+
+/// Serves multicast as well; there can be one who does.
+pub fn serve_multicast(here: Ipv4Addr) -> io::Result<()> {
     let group = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, MULTICAST))?;
     group.join_multicast_v4(&HOSTS_GROUP, &here)?;
     let out = UdpSocket::bind((here, 0))?;

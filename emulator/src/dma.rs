@@ -131,5 +131,10 @@ mod tests {
         let counters = bus.counters;
         assert_eq!((counters.gated, counters.dma_reads, counters.dma_writes), (5, 3, 3));
         assert_eq!((counters.dma_read_bytes, counters.dma_write_bytes), (7, 16));
+        bus.count(Tally { reads: 1, writes: 2, read_bytes: 3, write_bytes: 4, faults: 5, gated: 6 });
+        let counters = bus.counters;
+        assert_eq!((counters.dma_reads, counters.dma_writes), (4, 5));
+        assert_eq!((counters.dma_read_bytes, counters.dma_write_bytes), (10, 20));
+        assert_eq!((counters.bus_faults, counters.gated), (5, 11));
     }
 }

@@ -53,6 +53,23 @@ fn many_at_once_come_back_in_order_and_all() {
 }
 
 #[test]
+fn in_order_one_entry_stands_for_all() {
+    for (features, one) in [
+        (split(), false),
+        (packed(), false),
+        (split() | Features::IN_ORDER, true),
+        (packed() | Features::IN_ORDER, true),
+    ] {
+        let mut rig = Rig::watched(Config::default(), features);
+        let ids: Vec<u16> = (0..5).map(|i| rig.send(NONE, &udp(&[i; 40], (7, 9)))).collect();
+        rig.settle();
+        let (first, _) = rig.rings[1].raw(&rig.memory).unwrap();
+        assert_eq!(first, u32::from(ids[if one { 4 } else { 0 }]), "{features:?}");
+        assert_eq!(rig.used(1).len(), 5);
+    }
+}
+
+#[test]
 fn buffers_may_come_back_in_another_order() {
     for (features, reversed) in [(split(), true), (packed(), true), (split() | Features::IN_ORDER, false)] {
         let mut rig = Rig::new(Config { out_of_order: true, ..Config::default() });

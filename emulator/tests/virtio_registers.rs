@@ -91,6 +91,9 @@ fn a_function_level_reset_also_shuts_the_bus() {
     let mut command = [0; 2];
     rig.device.config_read(4, &mut command).unwrap();
     assert_eq!((command, rig.status()), ([0; 2], 0));
+    let events: Vec<String> =
+        rig.device.with_model(|model| model.events().map(|(event, _)| event.to_string()).collect());
+    assert!(events.ends_with(&["bus master off, nothing queued".into(), "function-level reset".into()]), "{events:?}");
     rig.ring_bell(1, 1);
     assert!(!rig.step());
 }
@@ -108,6 +111,29 @@ fn without_bus_mastering_nothing_is_read() {
     rig.settle();
     assert_eq!(rig.used(1).len(), 1);
     rig.at_peace();
+}
+
+#[test]
+fn the_report_says_whether_work_was_left() {
+    for (transmit_delay, event) in
+        [(Duration::ZERO, "bus master off, nothing queued"), (Duration::from_secs(1), "bus master off, work queued")]
+    {
+        let mut rig = Rig::watched(Config { transmit_delay, ..Config::default() }, split());
+        rig.fill(0, 4, RX_BUFFER);
+        rig.send(Header::default(), &udp(&[7; 100], (7, 9)));
+        rig.settle();
+        rig.master(false);
+        rig.device.with_model(|model| model.note_unmapped(1));
+        let report = rig.device.with_model(|model| stillwire_emulator::report(model, rig.device.memory()));
+        for line in [
+            &format!("event 1 {event}"),
+            "event 1 unmapped, bus master off",
+            "counter bus_faults 0",
+            "register 0x00014 implemented reads 2 writes 5 device_status: ",
+        ] {
+            assert!(report.lines().any(|found| found == line), "{line} is not in:\n{report}");
+        }
+    }
 }
 
 #[test]
@@ -254,8 +280,11 @@ fn configuration_space_reaches_the_bars() {
     set(4, 2);
     rig.device.config_write(0xD4 + 16, &[3]).unwrap();
     set(4, 4);
-    set(12, 3);
-    rig.device.config_write(0xD4 + 16, &[3]).unwrap();
+    for width in [3, 8] {
+        set(12, width);
+        rig.device.config_write(0xD4 + 16, &[3, 0, 0, 0]).unwrap();
+        window(4);
+    }
     assert_eq!((rig.status(), rig.counters().odd_accesses), (1, 0));
 }
 

@@ -183,6 +183,11 @@ mod tests {
         assert_eq!(memory.tally().faults, 3);
         assert!(!memory.check_range(GuestAddress(0x1000), 0x2001, Permissions::Read));
         drop(memory);
+        // The end of the address space is an end.
+        table.map(0, fd.as_fd(), 0, 0x1000, true).unwrap();
+        table.map(u64::MAX - 0xfff, fd.as_fd(), 0, 0x1000, true).unwrap();
+        assert!(table.lock(true).read_obj::<[u8; 4]>(GuestAddress(u64::MAX - 3)).is_ok());
+        assert!(table.lock(true).read_obj::<[u8; 4]>(GuestAddress(u64::MAX - 2)).is_err());
         let shut = table.lock(false);
         assert!(shut.load::<u16>(GuestAddress(0x1000), Ordering::Acquire).is_err());
         assert_eq!(shut.tally(), Tally { gated: 1, ..Tally::default() });

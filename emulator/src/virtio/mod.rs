@@ -238,7 +238,9 @@ impl Model {
 
     fn set_master(&mut self, on: bool) {
         if on != self.bus.open {
-            let work_left = self.dma_pending() || self.queues.iter().any(|queue| queue.kicked);
+            // Receive buffers wait without end; that is no work.
+            let posted = self.queues.iter().skip(1).step_by(2).any(|queue| queue.kicked);
+            let work_left = self.dma_pending() || posted;
             self.history.note(if on { Event::MasterOn } else { Event::MasterOff { work_left } });
         }
         self.bus.open = on;

@@ -209,3 +209,54 @@ impl VirtQueue {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+    use std::sync::atomic::Ordering;
+
+    use vm_memory::{Bytes, GuestAddress};
+
+    use super::*;
+    use crate::memory::MemoryTable;
+
+    /// What is made available between the last look and the wish for the bell must not be slept over.
+    #[test]
+    fn asking_for_the_bell_finds_what_came_meanwhile() {
+        let fd = rustix::fs::memfd_create("test", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        rustix::fs::ftruncate(&fd, 0x4000).unwrap();
+        for (features, at, value) in [
+            (Features::empty(), 0x2000, 1u32 << 16),
+            (Features::EVENT_IDX, 0x2000, 1 << 16),
+            (Features::RING_PACKED, 0x100c, 1 << 23),
+            (Features::RING_PACKED | Features::EVENT_IDX, 0x100c, 1 << 23),
+        ] {
+            let table = MemoryTable::new();
+            table.map(0x1000, fd.as_fd(), 0, 0x4000, true).unwrap();
+            let memory = table.lock(true);
+            memory.write_slice(&[0; 0x4000], GuestAddress(0x1000)).unwrap();
+            let (driver, device) = (0x2000, 0x3000);
+            let mut ring = Ring::new(&Setup { size: 4, descriptors: 0x1000, driver, device, features }).unwrap();
+            assert_eq!(ring.pop(&memory), Ok(None));
+            assert_eq!(ring.arm(&memory), Ok(false), "{features:?}");
+            memory.store(value, GuestAddress(at), Ordering::Release).unwrap();
+            assert_eq!(ring.arm(&memory), Ok(true), "{features:?}");
+        }
+    }
+
+    #[test]
+    fn a_packed_descriptor_that_is_used_is_not_available() {
+        let fd = rustix::fs::memfd_create("test", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        rustix::fs::ftruncate(&fd, 0x1000).unwrap();
+        let table = MemoryTable::new();
+        table.map(0x1000, fd.as_fd(), 0, 0x1000, true).unwrap();
+        let memory = table.lock(true);
+        let features = Features::RING_PACKED;
+        let setup = Setup { size: 4, descriptors: 0x1000, driver: 0x1100, device: 0x1200, features };
+        let mut ring = Ring::new(&setup).unwrap();
+        for (marks, available) in [(1u16 << 7 | 1 << 15, false), (1 << 15, false), (0, false), (1 << 7, true)] {
+            memory.store(marks, GuestAddress(0x100e), Ordering::Release).unwrap();
+            assert_eq!(ring.pop(&memory).unwrap().is_some(), available, "{marks:#x}");
+        }
+    }
+}

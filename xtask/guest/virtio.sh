@@ -1,4 +1,4 @@
-# The guest's own virtio_net.ko on two models: split rings, and packed rings with jumbo frames.
+# The guest's own virtio_net.ko on a model for each kind of ring.
 interface() { ls /sys/bus/pci/devices/$1/virtio*/net 2>/dev/null; }
 up() {
     within 20 interface $1 || return 1
@@ -13,13 +13,15 @@ reload() { rmmod virtio_net && insmod /modules/virtio_net.ko && up $NIC $HERE &&
 pairs() { ethtool -L $device combined $1 && ethtool -l $device | tail -n 3 | grep -q "Combined:.*$1"; }
 one_and_four() { pairs 1 && pairs 4; }
 
-# drive RING PACKED LARGEST
+# drive WIRE RING PACKED IN_ORDER LARGEST: the devices' slots begin at 5.
 drive() {
-    RING=$1; PACKED=$2; LARGEST=$3
+    NIC=0000:00:0$(($1 + 4)).0; HERE=10.77.$1.2/24; FAR=10.77.$1.1
+    RING=$2; PACKED=$3; IN_ORDER=$4; LARGEST=$5
     check "$RING: the driver binds, link comes up" up $NIC $HERE
     check "$RING: the address is the model's" grep -q "^02:53:57:00:01:01$" /sys/class/net/$device/address
     check "$RING: interrupts are MSI-X" grep -q "MSIX.*virtio.*-input" /proc/interrupts
-    check "$RING: rings are as offered" feature 34 $PACKED
+    check "$RING: packed or not, as offered" feature 34 $PACKED
+    check "$RING: in order or not, as offered" feature 35 $IN_ORDER
     check "$RING: the MTU is the model's" [ "$(cat /sys/class/net/$device/mtu)" = $((LARGEST + 28)) ]
     check "$RING: the far end answers" within 20 reach $FAR
     check "$RING: offloads are on" on tx-checksumming scatter-gather tcp-segmentation-offload tx-udp-segmentation
@@ -36,8 +38,8 @@ drive() {
 }
 
 modules $VIRTIO_MODULES
-NIC=0000:00:05.0; HERE=10.77.1.2/24; FAR=10.77.1.1
-drive split 0 1472
-NIC=0000:00:06.0; HERE=10.77.2.2/24; FAR=10.77.2.1
-drive packed 1 8972
+drive 1 split 0 0 1472
+drive 2 packed 1 0 8972
+drive 3 split-in-order 0 1 8972
+drive 4 packed-in-order 1 1 1472
 check "the module goes" rmmod virtio_net

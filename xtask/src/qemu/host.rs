@@ -24,8 +24,8 @@ const fn wire(tap: &'static str, number: u8) -> Wire {
 
 /// The wire of `ixgbe.ko`.
 pub(super) const IXGBE: Wire = wire("wire0", 0);
-/// The wires of `virtio_net.ko`: split rings, packed rings.
-pub(super) const VIRTIO: [Wire; 2] = [wire("wire1", 1), wire("wire2", 2)];
+/// The wires of `virtio_net.ko`, one for each kind of ring.
+pub(super) const VIRTIO: [Wire; 4] = [wire("wire1", 1), wire("wire2", 2), wire("wire3", 3), wire("wire4", 4)];
 
 /// The host's end of the wire.
 pub(super) struct Host {

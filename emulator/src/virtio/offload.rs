@@ -10,6 +10,8 @@ use super::config::Features;
 pub const HEADER: usize = 12;
 /// Longest frame that is cut into segments: a packet of 64 KiB behind an Ethernet header with two tags, bytes.
 pub const LONGEST: usize = 65_535 + 22;
+/// Most segments of a frame: a device's memory is finite. No TCP asks for less than 48 bytes a segment.
+const MOST_SEGMENTS: usize = 2048;
 /// Ethernet header, bytes.
 const ETHERNET: usize = 14;
 
@@ -132,6 +134,9 @@ fn segment(header: &NetHeader, frame: &[u8], features: Features) -> Result<Vec<P
     let layout = layout(header, frame, features)?;
     let size = usize::from(header.gso_size);
     let count = (frame.len() - layout.end).div_ceil(size);
+    if count > MOST_SEGMENTS {
+        return Err("a frame would be cut into more than 2048 segments");
+    }
     let packets = (0..count).map(|i| {
         let start = layout.end + i * size;
         let payload = start..(start + size).min(frame.len());
@@ -340,6 +345,7 @@ mod tests {
         assert_eq!(plan(&good, &frame, ALLOWED).unwrap().len(), 3);
         for (header, why) in [
             (NetHeader { gso_size: 0, ..good }, "gso_size is 0"),
+            (NetHeader { gso_size: 1, ..good }, "more than 2048 segments"),
             (NetHeader { flags: 0, ..good }, "without NEEDS_CSUM"),
             (NetHeader { gso_type: 1, ..good }, "csum_offset is not"),
             (NetHeader { gso_type: 1, csum_offset: 16, ..good }, "not behind an IP header"),

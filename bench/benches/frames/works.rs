@@ -94,7 +94,7 @@ impl Payload for Pooled {
         self.bytes.len()
     }
 
-    fn segments(&self, range: Range<usize>, each: &mut dyn FnMut(Segment)) {
+    fn segments(&self, range: Range<usize>, mut each: impl FnMut(Segment)) {
         let start = self.bytes.start;
         each(self.buffer.segment(start + range.start..start + range.end).expect("the buffer is mapped"));
     }

@@ -68,7 +68,7 @@ fn the_rings_payload_descriptors_are_the_holds_segments() {
     // Those addresses are the cache's pages, not a copy of them: a byte changed there is changed for the device.
     let hold = file.hold(0..1).unwrap();
     let mut first = None;
-    hold.segments(0..1, &mut |segment| first = Some(segment.iova.get()));
+    hold.segments(0..1, |segment| first = Some(segment.iova.get()));
     drop(hold);
     // The frames were never sent; stopping the device gives their holds back, or the store below would wait for ever.
     drop(tx);
@@ -90,7 +90,7 @@ fn the_device_may_not_write_the_cache() {
     cache.attach_to(function.iommu()).unwrap();
     let hold = cache.open(&path).unwrap().hold(0..10).unwrap();
     let mut address = 0;
-    hold.segments(0..10, &mut |segment| address = segment.iova.get());
+    hold.segments(0..10, |segment| address = segment.iova.get());
     assert!(device.memory().write(address, &[2; 4]).is_err(), "a write to a held page is a bus fault");
     assert_eq!(hold.chunks().next(), Some(&[1; 10][..]));
 }

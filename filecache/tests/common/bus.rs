@@ -35,7 +35,7 @@ impl Bus {
     /// What a device reads.
     pub fn read(&self, payload: &impl Payload, range: Range<usize>) -> Vec<u8> {
         let mut bytes = Vec::new();
-        payload.segments(range, &mut |segment| {
+        payload.segments(range, |segment| {
             let mapped = self.mapped.lock().unwrap();
             let at = segment.iova.get();
             let (iova, memory, range) =

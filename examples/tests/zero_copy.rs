@@ -38,7 +38,7 @@ fn the_rings_payload_descriptors_are_the_holds_segments() {
     for range in [100..1500, 4000..5400, 298_600..300_000, 77_777..77_778] {
         let hold = file.hold(range.clone()).unwrap();
         let mut expect: Vec<Segment> = Vec::new();
-        hold.segments(0..hold.len(), &mut |segment| expect.push(segment));
+        hold.segments(0..hold.len(), |segment| expect.push(segment));
         assert_eq!(expect.iter().map(|segment| u64::from(segment.len)).sum::<u64>(), range.end - range.start);
 
         let header = [0x45; 42];

@@ -60,7 +60,7 @@ impl Backend for Bus {
 
 fn segments(payload: &impl Payload, range: Range<usize>) -> Vec<Segment> {
     let mut segments = Vec::new();
-    payload.segments(range, &mut |segment| segments.push(segment));
+    payload.segments(range, |segment| segments.push(segment));
     segments
 }
 

@@ -37,6 +37,14 @@ pub struct Segment {
 }
 
 impl Segment {
+    /// The bytes `range` of this segment; `None` when there are none, or not all of them are in it.
+    #[inline]
+    pub fn part(self, range: &Range<usize>) -> Option<Segment> {
+        let inside = range.start < range.end && range.end <= self.len as usize;
+        // In a segment, so both fit 32 bits.
+        inside.then(|| Segment { iova: Iova(self.iova.0 + range.start as u64), len: (range.end - range.start) as u32 })
+    }
+
     /// The part of this segment that begins `skip` bytes in and is at most `len` bytes long; `None` when nothing is left.
     #[inline]
     pub fn slice(self, skip: u32, len: u32) -> Option<Segment> {
@@ -98,6 +106,12 @@ mod tests {
         assert_eq!(segment.slice(10, 20), Some(Segment { iova: Iova::new(0x100a), len: 20 }));
         assert_eq!(segment.slice(90, 20), Some(Segment { iova: Iova::new(0x105a), len: 10 }));
         assert_eq!(segment.slice(100, 1), None);
+        assert_eq!(segment.part(&(10..30)), segment.slice(10, 20));
+        assert_eq!(segment.part(&(99..100)), segment.slice(99, 1));
+        #[expect(clippy::reversed_empty_ranges, reason = "a caller's mistake")]
+        for nothing in [99..101, 5..5, 7..6, 0..usize::MAX] {
+            assert_eq!(segment.part(&nothing), None);
+        }
         assert_eq!(segment.slice(101, 1), None);
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use stillwire_dma::{Payload, PciFunction};
+use stillwire_dma::{Payload, PciFunction, Segment};
 
 use crate::frame::{Frame, Posted, RxFrame};
 use crate::{Error, Offload, Result, ixgbe};
@@ -48,6 +48,9 @@ impl Default for Config {
     }
 }
 
+/// Bytes of the longest frame that any device here takes, without check sequence.
+pub(crate) const LONGEST_FRAME: usize = 9720;
+
 impl Config {
     fn check(&self) -> Result<()> {
         for (setting, size) in [("transmit ring", self.tx_ring), ("receive ring", self.rx_ring)] {
@@ -56,7 +59,7 @@ impl Config {
                 return Err(Error::Setting { setting, found: size.into(), allowed });
             }
         }
-        if !(64..=9720).contains(&self.max_frame) {
+        if !(64..=LONGEST_FRAME as u16).contains(&self.max_frame) {
             let allowed = "64 to 9720 bytes would do";
             return Err(Error::Setting { setting: "largest frame", found: self.max_frame.into(), allowed });
         }
@@ -244,7 +247,8 @@ impl<T: Payload> TxQueue<T> {
     /// completions come in ring order, so a hold over a long run costs the same as one over a frame.
     #[inline]
     pub fn run(&mut self, payload: T) -> Run<'_, T> {
-        Run { queue: &mut self.0, payload: Some(payload), posted: false }
+        let whole = Some(payload.len()).filter(|&len| len > 0).and_then(|len| payload.segment(0..len));
+        Run { queue: &mut self.0, payload: Some(payload), whole, posted: false }
     }
 }
 
@@ -289,6 +293,8 @@ impl<T> TxQueue<T> {
 pub struct Run<'q, T> {
     queue: &'q mut ixgbe::TxQueue<T>,
     payload: Option<T>,
+    /// All of the payload, if it is one segment: frames are cut from this then.
+    whole: Option<Segment>,
     /// Whether the device knows of the payload.
     posted: bool,
 }
@@ -306,7 +312,10 @@ impl<T: Payload> Run<'_, T> {
     /// As [`TxQueue::post`].
     #[inline(always)]
     pub fn post(&mut self, header: &[u8], offload: Option<Offload>, range: std::ops::Range<usize>) -> Result<bool> {
-        let posted = self.queue.post_range(header, offload, self.payload.as_ref(), range)?;
+        let posted = match self.whole.and_then(|whole| whole.part(&range)) {
+            Some(part) => self.queue.post_segment(header, offload, part)?,
+            None => self.queue.post_range(header, offload, self.payload.as_ref(), range)?,
+        };
         self.posted |= posted.is_some();
         Ok(posted.is_some())
     }

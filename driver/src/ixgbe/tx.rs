@@ -13,6 +13,7 @@ use super::desc::{LEN as DESCRIPTOR, TxContext, TxData};
 use super::init::Function;
 use super::regs::*;
 use crate::frame::{Frame, Posted};
+use crate::nic::LONGEST_FRAME;
 use crate::ring::{Fifo, Ring};
 use crate::{Error, Offload, Result};
 
@@ -146,17 +147,30 @@ impl<T> TxQueue<T> {
     where
         T: Payload,
     {
-        let total = self.check(header, range.len())?;
-        if let Some(offload) = offload {
-            offload.check(header.len(), range.len())?;
-        }
         match payload {
             Some(payload) if range.start < range.end => match payload.segment(range.clone()) {
-                Some(segment) if segment.len <= MAX_SEGMENT => Ok(self.write(header, total, offload, &[segment])),
-                _ => self.write_pieces(header, total, offload, payload, range),
+                Some(segment) => self.post_segment(header, offload, segment),
+                None => self.write_pieces(header, offload, payload, range),
             },
-            _ => Ok(self.write(header, total, offload, &[])),
+            _ => {
+                let len = self.check(header, 0, offload)?;
+                Ok(self.write(header, len, offload, &[]))
+            }
         }
+    }
+
+    /// The same for a payload that is one segment.
+    #[inline(always)]
+    pub(crate) fn post_segment(
+        &mut self,
+        header: &[u8],
+        offload: Option<Offload>,
+        segment: Segment,
+    ) -> Result<Option<u64>> {
+        // No frame is longer than what one descriptor may name.
+        const { assert!(LONGEST_FRAME <= MAX_SEGMENT as usize) };
+        let len = self.check(header, segment.len as usize, offload)?;
+        Ok(self.write(header, len, offload, &[segment]))
     }
 
     /// The same for a payload in several pieces.
@@ -164,7 +178,6 @@ impl<T> TxQueue<T> {
     fn write_pieces(
         &mut self,
         header: &[u8],
-        frame_len: usize,
         offload: Option<Offload>,
         payload: &T,
         range: Range<usize>,
@@ -172,6 +185,7 @@ impl<T> TxQueue<T> {
     where
         T: Payload,
     {
+        let frame_len = self.check(header, range.len(), offload)?;
         let mut pieces = std::mem::take(&mut self.pieces);
         pieces.clear();
         payload.segments(range, |segment| {
@@ -324,10 +338,13 @@ impl<T> TxQueue<T> {
 
     /// Refuses what the device cannot send; returns the frame's length, bytes.
     #[inline]
-    fn check(&self, header: &[u8], payload: usize) -> Result<usize> {
+    fn check(&self, header: &[u8], payload: usize, offload: Option<Offload>) -> Result<usize> {
         let total = header.len() + payload;
         if (14..=HEADER_SLOT).contains(&header.len()) && total <= self.max_frame {
-            return Ok(total);
+            return match offload {
+                Some(offload) => offload.check(header.len(), payload).map(|()| total),
+                None => Ok(total),
+            };
         }
         let (what, found, limit) = match header.len() {
             ..=13 => ("header bytes (at least an Ethernet header)", header.len(), 14),

@@ -27,7 +27,8 @@ pub struct Endpoint {
 #[derive(Clone, Copy, Debug)]
 pub struct UdpTemplate {
     bytes: [u8; UDP_HEADERS],
-    identification: u16,
+    /// Bytes behind the headers.
+    len: usize,
 }
 
 impl UdpTemplate {
@@ -39,23 +40,29 @@ impl UdpTemplate {
             .udp(from.address.port(), to.address.port())
             .write(&mut bytes, &[])
             .expect("an empty datagram always fits");
-        Self { bytes: bytes.try_into().expect("no options, no tags"), identification: 0 }
+        Self { bytes: bytes.try_into().expect("no options, no tags"), len: 0 }
     }
 
-    /// The headers of the next datagram, which has `len` bytes behind them.
+    /// The headers of a datagram that has `len` bytes behind them. They are the same for all of a length: who must not be
+    /// fragmented needs no identification (RFC 6864, 4.1). So they are written when the length changes only; a field written
+    /// and read at once as part of a word would cost as much as all the rest.
     ///
     /// # Panics
     /// When `len` does not fit into IPv4.
     #[inline]
-    pub fn next(&mut self, len: usize) -> [u8; UDP_HEADERS] {
+    pub fn next(&mut self, len: usize) -> &[u8; UDP_HEADERS] {
+        if len != self.len {
+            self.set_len(len);
+        }
+        &self.bytes
+    }
+
+    fn set_len(&mut self, len: usize) {
         let udp = u16::try_from(len + 8).expect("fits into a datagram");
         let ip = udp.checked_add(20).expect("fits into a packet");
-        let mut bytes = self.bytes;
-        bytes[16..18].copy_from_slice(&ip.to_be_bytes());
-        bytes[18..20].copy_from_slice(&self.identification.to_be_bytes());
-        bytes[38..40].copy_from_slice(&udp.to_be_bytes());
-        self.identification = self.identification.wrapping_add(1);
-        bytes
+        self.bytes[16..18].copy_from_slice(&ip.to_be_bytes());
+        self.bytes[38..40].copy_from_slice(&udp.to_be_bytes());
+        self.len = len;
     }
 }
 
@@ -170,7 +177,7 @@ mod tests {
         let mut template = UdpTemplate::new(from, to);
         let _ = template.next(0);
         let mut frame = template.next(5).to_vec();
-        assert_eq!(frame[18..20], [0, 1], "identification counts up");
+        assert_eq!(frame[18..22], [0, 0, 0x40, 0], "not to be fragmented, so it needs no identification");
         frame.extend_from_slice(b"hello");
         frame.extend_from_slice(&[0; 13]); // padding to 60 bytes is not payload
         assert_eq!(Received::parse(&frame), Received::Udp { from, to: to.address, payload: b"hello" });

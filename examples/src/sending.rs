@@ -283,7 +283,7 @@ impl<'a> Sending<'a> {
             let crc32 = posting.payload().crc32(part.clone())?;
             let header = Header::data(id, self.len, offset, part.len() as u32, crc32);
             let mut bytes = [0; HEADERS];
-            bytes[..UDP_HEADERS].copy_from_slice(&self.forth.next(DATA_HEADER_LEN + part.len()));
+            bytes[..UDP_HEADERS].copy_from_slice(self.forth.next(DATA_HEADER_LEN + part.len()));
             header.emit(&mut bytes[UDP_HEADERS..]);
             wire_bits += ((HEADERS + part.len()).max(60) + 4 + 20) as f64 * 8.0;
             let posted = posting.post(&bytes, Some(Offload::UDP_V4), part)?;

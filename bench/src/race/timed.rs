@@ -114,8 +114,8 @@ pub fn timed_sender(
         let len = (bytes.end - bytes.start) as usize;
         let mut run = tx.run(file.hold(bytes)?);
         for start in (0..len).step_by(burst.payload) {
-            let header: [u8; UDP_HEADERS] = headers.next(burst.payload);
-            if !run.post(&header, Some(Offload::UDP_V4), start..start + burst.payload)? {
+            let header = headers.next(burst.payload);
+            if !run.post(header, Some(Offload::UDP_V4), start..start + burst.payload)? {
                 return Ok(false);
             }
         }
@@ -145,7 +145,7 @@ pub fn timed_sender_digest(
             let offset = begin + start as u64;
             let data = Header::data(TRANSFER, file.len(), offset, burst.payload as u32, crc32);
             let mut header = [0; HEADERS];
-            header[..UDP_HEADERS].copy_from_slice(&headers.next(DATA_HEADER_LEN + burst.payload));
+            header[..UDP_HEADERS].copy_from_slice(headers.next(DATA_HEADER_LEN + burst.payload));
             data.emit(&mut header[UDP_HEADERS..]);
             if !run.post(&header, Some(Offload::UDP_V4), part)? {
                 return Ok(false);

@@ -1,4 +1,4 @@
-//! The memory that caches file pages: one region, mapped once for the device, and a state word a page.
+//! The memory that caches file pages: one region, mapped once for the device, and half a state word a page.
 //!
 //! The region is mapped writable in this process for filling. That mapping is the *arena's own*; views are others, with
 //! protection of their own. Who may touch a page through the arena's mapping follows from its phase:
@@ -10,7 +10,6 @@
 #![allow(unsafe_code)]
 
 use std::ops::Range;
-use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use stillwire_dma::copy::copy_out;
@@ -20,7 +19,7 @@ use crate::buddy::{Buddy, HIGHEST_ORDER};
 use crate::core::Core;
 use crate::disk::Buffer;
 use crate::mapping;
-use crate::page::PageWord;
+use crate::page::{At, PageWord, PairWord};
 use crate::parking::Parking;
 use crate::{Error, Result};
 
@@ -30,7 +29,9 @@ pub(crate) struct Arena {
     memory: SharedMemory,
     page_shift: u32,
     highest_order: u8,
-    words: Box<[PageWord]>,
+    pages: u32,
+    /// One more page than there are, if that is an odd number: nobody has it.
+    words: Box<[PairWord]>,
     buddy: Mutex<Buddy>,
     /// Where threads wait for a page's phase to change.
     pub(crate) parking: Parking,
@@ -59,7 +60,8 @@ impl Arena {
         Ok(Self {
             page_shift,
             highest_order: (most.ilog2() as u8).min(HIGHEST_ORDER),
-            words: (0..pages).map(|_| PageWord::new()).collect(),
+            pages,
+            words: (0..pages.div_ceil(2)).map(|_| PairWord::new()).collect(),
             buddy: Mutex::new(Buddy::new(pages)),
             parking: Parking::new(),
             memory,
@@ -73,7 +75,7 @@ impl Arena {
     /// Length, pages.
     #[inline]
     pub(crate) fn pages(&self) -> u32 {
-        self.words.len() as u32
+        self.pages
     }
 
     /// Bytes in a page.
@@ -106,21 +108,26 @@ impl Arena {
 
     /// State of an arena page.
     #[inline]
-    pub(crate) fn word(&self, page: u32) -> &PageWord {
-        &self.words[page as usize]
+    pub(crate) fn word(&self, page: u32) -> PageWord<'_> {
+        self.pair(page).of(page)
     }
 
-    /// State of `count` arena pages from `page` on; `None` if there are not so many.
+    /// State of an arena page and its neighbour.
     #[inline]
-    pub(crate) fn words(&self, page: u32, count: usize) -> Option<&[PageWord]> {
-        self.words.get(page as usize..)?.get(..count)
+    pub(crate) fn pair(&self, page: u32) -> &PairWord {
+        &self.words[page as usize / 2]
     }
 
-    /// The arena page whose state is at `word`; a number beyond all pages if none is.
+    /// Where the state of an arena page is.
     #[inline]
-    pub(crate) fn page_of(&self, word: NonNull<PageWord>) -> u32 {
-        let bytes = word.addr().get().wrapping_sub(self.words.as_ptr().addr());
-        u32::try_from(bytes / size_of::<PageWord>()).unwrap_or(u32::MAX)
+    pub(crate) fn at(&self, page: u32) -> At {
+        At::of(&self.words, page)
+    }
+
+    /// The arena page whose state is there; a number beyond all pages if none is.
+    #[inline]
+    pub(crate) fn page_of(&self, at: At) -> u32 {
+        at.page_of(&self.words)
     }
 
     /// Free and allocated blocks.

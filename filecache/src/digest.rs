@@ -104,27 +104,31 @@ mod loom_model {
     use loom::thread;
 
     use super::*;
-    use crate::page::{Fault, PageWord, Phase, Refusal, Released};
+    use crate::page::{Fault, PageWord, PairWord, Phase, Refusal, Released};
 
     struct Model {
-        word: PageWord,
+        pair: PairWord,
         digests: Digests,
         /// The page's bytes, and their own digest. Relaxed: only the page's word orders them.
         bytes: AtomicU64,
     }
 
     impl Model {
+        fn word(&self) -> PageWord<'_> {
+            self.pair.of(1)
+        }
+
         /// Holds, uses the digest that is there or keeps one, releases. Comes back without when the page is in other hands.
         fn hold(&self) {
-            match self.word.hold() {
+            match self.word().hold() {
                 Ok(_) | Err(Refusal::WriterWaits) => {}
                 Err(Refusal::TooMany) => unreachable!(),
                 Err(Refusal::Phase { phase, released }) => {
                     self.released(released);
-                    if phase != Phase::Open || !self.word.begin_close() {
+                    if phase != Phase::Open || !self.word().begin_close() {
                         return;
                     }
-                    self.word.closed_and_held();
+                    self.word().closed_and_held();
                 }
             }
             let bytes = self.bytes.load(Ordering::Relaxed) as u32;
@@ -132,7 +136,7 @@ mod loom_model {
                 Some(digest) => assert_eq!(digest, bytes, "the digest of bytes that are gone"),
                 None => self.digests.set(0, bytes),
             }
-            self.released(self.word.release());
+            self.released(self.word().release());
         }
 
         fn released(&self, released: Released) {
@@ -146,7 +150,7 @@ mod loom_model {
         fn guard_opens(&self) {
             self.digests.clear(0);
             self.bytes.store(7, Ordering::Relaxed);
-            self.word.opened();
+            self.word().opened();
         }
     }
 
@@ -155,16 +159,16 @@ mod loom_model {
         let mut builder = loom::model::Builder::new();
         builder.preemption_bound = Some(3);
         builder.check(|| {
-            let model = Model { word: PageWord::new(), digests: Digests::new(1), bytes: AtomicU64::new(0) };
-            assert!(model.word.begin_fill());
-            model.word.filled();
+            let model = Model { pair: PairWord::new(), digests: Digests::new(1), bytes: AtomicU64::new(0) };
+            assert!(model.word().begin_fill());
+            model.word().filled();
             let model = Arc::new(model);
             let holders = [(); 2].map(|()| {
                 let model = model.clone();
                 thread::spawn(move || model.hold())
             });
             // A writer that has to wait is let through by the last release.
-            if model.word.fault() == Fault::Open {
+            if model.word().fault() == Fault::Open {
                 model.guard_opens();
             }
             for holder in holders {

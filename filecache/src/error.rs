@@ -122,7 +122,7 @@ pub enum Error {
         needed: u64,
     },
     /// A page has as many holds as can be counted.
-    #[error("{path}: the page at byte {offset} is held 2^39 times already; holds are leaking (mem::forget?)", path = path.display())]
+    #[error("{path}: the page at byte {offset} is held 2^22 times already; holds are leaking (mem::forget?)", path = path.display())]
     TooManyHolds {
         /// The file.
         path: PathBuf,

@@ -13,7 +13,7 @@ use crate::core::Core;
 use crate::file::Opened;
 use crate::frames::{Frames, Runs};
 use crate::holding::{Begun, hold_pages, hold_rest, hold_run, is_run};
-use crate::page::{Left, PageWord, Touch};
+use crate::page::{At, Left, Touch};
 use crate::table::Entry;
 
 /// A byte range of a file that nobody can change for as long as this value lives.
@@ -48,15 +48,11 @@ struct Scattered {
 #[derive(Clone, Copy)]
 struct Kept(NonNull<Core>);
 
-/// The word of a held page.
-#[derive(Clone, Copy)]
-struct At(NonNull<PageWord>);
-
 // SAFETY: a `&Core` may go to any thread (`Core` is `Sync`), and this is no more than one.
 unsafe impl Send for Kept {}
 // SAFETY: as above.
 unsafe impl Sync for Kept {}
-// SAFETY: as above, for a `&PageWord`.
+// SAFETY: as above, for a `&PairWord`.
 unsafe impl Send for At {}
 // SAFETY: as above.
 unsafe impl Sync for At {}
@@ -73,12 +69,11 @@ impl Hold {
             if pages.end - pages.start == 1
                 && let Some(entry) = entries.first()
                 && let Some(frame) = entry.get()
-                && let Some(words) = core.arena.words(frame, 1)
             {
-                let answer = words[0].hold();
+                let answer = core.arena.word(frame).hold();
                 if answer == Ok(Touch::Again) && entry.get() == Some(frame) {
                     // A page has less than 4 GiB.
-                    return Ok(Self::of_run(core, range.start, words, (range.end - range.start) as u32));
+                    return Ok(Self::of_run(core, range.start, (frame, 1), (range.end - range.start) as u32));
                 }
                 return Self::of_any(opened, range, Some(Begun { first: frame, held: 0, answer: Some(answer) }));
             }
@@ -94,12 +89,11 @@ impl Hold {
         let count = (pages.end - pages.start) as usize;
         let Some(entries) = entries.get(..count) else { return Self::of_any(opened, range, None) };
         if let Some(frame) = entries.first().and_then(Entry::get)
-            && let Some(words) = core.arena.words(frame, count)
             && let Ok(len) = u32::try_from(range.end - range.start)
         {
-            let begun = hold_run(entries, words, frame);
+            let begun = hold_run(core, entries, frame);
             if begun.held as usize == count && is_run(entries, frame) {
-                return Ok(Self::of_run(core, range.start, words, len));
+                return Ok(Self::of_run(core, range.start, (frame, begun.held), len));
             }
             return Self::of_any(opened, range, Some(begun));
         }
@@ -124,21 +118,19 @@ impl Hold {
         }
     }
 
-    /// The hold of `len` bytes from byte `offset`, whose pages' words are `words`; at least one.
+    /// The hold of `len` bytes from byte `offset`. The held run: its first arena page and number of pages, at least one.
     #[inline(always)]
-    fn of_run(core: &Arc<Core>, offset: u64, words: &[PageWord], len: u32) -> Self {
+    fn of_run(core: &Arc<Core>, offset: u64, (frame, pages): (u32, u32), len: u32) -> Self {
         core.counters.holds.add_one();
-        let pages = NonZeroU32::new(words.len() as u32).unwrap_or_else(|| unreachable!("a run has pages"));
-        Self { offset, held: Held::Run { core: Kept::of(core), first: At(NonNull::from(words).cast()), pages, len } }
+        let pages = NonZeroU32::new(pages).unwrap_or_else(|| unreachable!("a run has pages"));
+        Self { offset, held: Held::Run { core: Kept::of(core), first: core.arena.at(frame), pages, len } }
     }
 
     /// The hold of `range`, whose pages `frames` are held.
     fn of(core: &Arc<Core>, range: Range<u64>, frames: Frames) -> Self {
         let len = range.end - range.start;
-        if let (Some((frame, pages)), Ok(len)) = (frames.as_run(), u32::try_from(len))
-            && let Some(words) = core.arena.words(frame, pages as usize)
-        {
-            return Self::of_run(core, range.start, words, len);
+        if let (Some(run), Ok(len)) = (frames.as_run(), u32::try_from(len)) {
+            return Self::of_run(core, range.start, run, len);
         }
         core.counters.holds.add_one();
         let core = (frames.len() > 0).then(|| Kept::of(core));
@@ -153,7 +145,7 @@ impl Hold {
                 // SAFETY: made from an `Arc<Core>`'s content, which lives for as long as a page of it is held (`Core::end`),
                 // and this value holds one until it is dropped.
                 let core = unsafe { core.0.as_ref() };
-                Some((core, Runs::run(core.arena.page_of(first.0), pages.get())))
+                Some((core, Runs::run(core.arena.page_of(*first), pages.get())))
             }
             Held::Runs(held) => {
                 // SAFETY: as above.
@@ -274,10 +266,8 @@ impl Drop for Hold {
     fn drop(&mut self) {
         match &self.held {
             Held::Run { core, first, pages, .. } => {
-                for page in 0..pages.get() as usize {
-                    // SAFETY: each page of the run is held by this value, and released here, once; so its word is there.
-                    unsafe { release(*core, At(first.0.add(page))) };
-                }
+                // SAFETY: each page of the run is held by this value, and released here, once.
+                unsafe { release_run(*core, *first, pages.get()) };
             }
             Held::Runs(held) => held.release(),
         }
@@ -290,7 +280,7 @@ impl Scattered {
         let Some(core) = self.core else { return };
         self.frames.each(|frame| {
             // SAFETY: this page is still held, so the core is there, and is released here, once.
-            unsafe { release(core, At(core.0.as_ref().arena.word(frame).into())) };
+            unsafe { release(core, core.0.as_ref().arena.at(frame)) };
         });
     }
 }
@@ -303,6 +293,28 @@ impl Kept {
     }
 }
 
+/// Ends a hold of each of `pages` pages from `at` on, after which the core may be gone.
+///
+/// # Safety
+/// The caller holds the pages of this core, and does so no more.
+#[inline]
+unsafe fn release_run(core: Kept, mut at: At, mut pages: u32) {
+    // SAFETY: each page is released once, after those before it; so it is held up to there.
+    unsafe {
+        if pages == 1 || at.is_upper() {
+            release(core, at);
+            (at, pages) = (at.after(1), pages - 1);
+        }
+        while pages >= 2 {
+            release_pair(core, at);
+            (at, pages) = (at.after(2), pages - 2);
+        }
+        if pages == 1 {
+            release(core, at);
+        }
+    }
+}
+
 /// Ends a hold of a page, after which the core may be gone.
 ///
 /// # Safety
@@ -310,10 +322,28 @@ impl Kept {
 #[inline]
 unsafe fn release(core: Kept, page: At) {
     // SAFETY: the page is held up to here, so its word is there. Its last use is the operation that releases the page.
-    match unsafe { page.0.as_ref() }.let_go() {
+    match unsafe { page.pair().as_ref() }.of(page.is_upper().into()).let_go() {
         Left::Nothing => {}
         // SAFETY: it is what this release has left.
         left => unsafe { finish(core, page, left) },
+    }
+}
+
+/// The same for a pair of pages, of which `lower` is the lower one.
+///
+/// # Safety
+/// The caller holds both pages of this core, and does so no more.
+#[inline]
+unsafe fn release_pair(core: Kept, lower: At) {
+    // SAFETY: both pages are held up to here, so their word is there. Its last use is the operation that releases both.
+    if let Some([left, of_upper]) = unsafe { lower.pair().as_ref() }.let_go() {
+        // SAFETY: it is what this release has left, of one page after the other. What `finish` needs of the core for the upper
+        // page is not lost in what it does for the lower one: if `Core::end` has counted the upper page, the core waits for
+        // that too, and otherwise it is looked for.
+        unsafe {
+            finish(core, lower, left);
+            finish(core, lower.after(1), of_upper);
+        }
     }
 }
 
@@ -328,7 +358,7 @@ unsafe fn finish(core: Kept, page: At, left: Left) {
         // A core that has come to the same address may have a page there too. To settle that is right at any time.
         Left::Unsettled => {
             if let Some(core) = Core::find(core.0.as_ptr())
-                && let frame = core.arena.page_of(page.0)
+                && let frame = core.arena.page_of(page)
                 && frame < core.arena.pages()
             {
                 core.released(frame, core.arena.word(frame).settle());

@@ -6,13 +6,10 @@ use std::sync::{Arc, PoisonError};
 use crate::core::{Core, Mail};
 use crate::file::FileCore;
 use crate::frames::Frames;
-use crate::page::{PageWord, Phase, Refusal, Touch};
+use crate::page::{Answer, Half, Phase, Refusal, Touch};
 use crate::stats::count;
 use crate::table::Entry;
 use crate::{Error, Result};
-
-/// What a page's word said.
-pub(crate) type Answer = std::result::Result<Touch, Refusal>;
 
 /// What [`hold_run`] has done.
 pub(crate) struct Begun {
@@ -24,21 +21,36 @@ pub(crate) struct Begun {
     pub(crate) answer: Option<Answer>,
 }
 
-/// Counts in the pages of `entries`, whose words are `words` if they are the arena pages from `first` on, up to the first
-/// that is not simply held.
+/// Counts in the pages of `entries`, if they are the arena pages from `first` on, up to the first that is not simply held:
+/// pairs of them at once.
 #[inline]
-pub(crate) fn hold_run(entries: &[Entry], words: &[PageWord], first: u32) -> Begun {
+pub(crate) fn hold_run(core: &Core, entries: &[Entry], first: u32) -> Begun {
     let mut held = 0;
-    for (entry, word) in entries.iter().zip(words) {
-        if entry.get() != Some(first + held) {
+    while let Some(entry) = entries.get(held as usize) {
+        let frame = first + held;
+        if entry.get() != Some(frame) {
             break;
         }
-        match word.hold() {
-            Ok(Touch::Again) => held += 1,
-            answer => return Begun { first, held, answer: Some(answer) },
+        let both = frame % 2 == 0 && entries.get(held as usize + 1).is_some_and(|next| next.get() == Some(frame + 1));
+        if !both {
+            match core.arena.word(frame).hold() {
+                Ok(Touch::Again) => held += 1,
+                answer => return Begun { first, held, answer: Some(answer) },
+            }
+        } else if let Err(half) = core.arena.pair(frame).hold() {
+            return begin_half(core, first, held, half);
+        } else {
+            held += 2;
         }
     }
     Begun { first, held, answer: None }
+}
+
+/// What [`hold_run`] has done when it comes to a pair of which not both pages are simply held.
+#[cold]
+fn begin_half(core: &Core, first: u32, held: u32, Half { lower, answer, upper }: Half) -> Begun {
+    core.released(first + held + 1, upper);
+    Begun { first, held: held + u32::from(lower), answer: Some(answer) }
 }
 
 /// Whether `entries` are of the arena pages from `first` on, as many as there are.
@@ -272,8 +284,7 @@ mod tests {
         let holds = || [0, 1, 2, 3].map(|page| core.arena.word(frame(page)).holds());
         assert_eq!(holds(), [0; 4]);
 
-        let words = core.arena.words(frame(1), 2).unwrap();
-        let mut begun = hold_run(&file.table.entries(1)[..2], words, frame(1));
+        let mut begun = hold_run(core, &file.table.entries(1)[..2], frame(1));
         begun.answer = Some(core.arena.word(frame(3)).hold());
         assert_eq!((begun.held, holds()), (2, [0, 1, 1, 1]));
         assert!(

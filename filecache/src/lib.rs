@@ -48,6 +48,7 @@ mod holding;
 mod mapping;
 mod outside;
 mod page;
+mod pair;
 mod parking;
 mod policy;
 mod resize;

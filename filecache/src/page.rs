@@ -1,6 +1,7 @@
 //! The state of one page: who may write it, and who relies on it not being written.
 //!
-//! One atomic word a page of the arena. The phases, and who moves a page from one to the next:
+//! 32 bits a page of the arena, two neighbours in one atomic word (`pair.rs`). What is said here of a page's word is said of
+//! its half: nothing that is done to one half changes the other. The phases, and who moves a page from one to the next:
 //!
 //! ```text
 //!            fill             fill                    guard (or the last release, for a waiting writer)
@@ -28,7 +29,7 @@
 //! *Taken* belongs to one thread, that takes the page out of its file or changes its bytes itself. It too is entered at a
 //! count of zero only.
 //!
-//! The count is optimistic: [`PageWord::hold`] adds one first and looks at the phase after. An addition to a page that
+//! The count is optimistic: [`PageWord::hold`] (and [`PairWord::hold`] for two neighbours at once) adds one first and looks at the phase after. An addition to a page that
 //! is not *Protected* is a *passing* count; it is taken back at once, and it is harmless because every other transition
 //! keeps the count as it finds it. Taking back is a release like any other: if a writer began to wait because of
 //! a passing count, taking it back lets the writer go on.
@@ -38,13 +39,14 @@
 //! belongs to its holders).
 
 #[cfg(loom)]
-use loom::sync::atomic::{AtomicU64, Ordering, fence};
+use loom::sync::atomic::{Ordering, fence};
 #[cfg(not(loom))]
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::atomic::{Ordering, fence};
 
+pub(crate) use crate::pair::{At, Half, PageWord, PairWord};
 pub(crate) use crate::word::Phase;
 use crate::word::{
-    ADMITS, DIRTY, ENDED, FLAGS, HOLDERS, OFTEN, PHASE, REFERENCED, TOO_MANY, UNREAD, WAITER, WRITTEN, Word,
+    ADMITS, DIRTY, ENDED, FLAGS, HOLDERS, LOOKED_AT, OFTEN, REFERENCED, TOO_MANY, UNREAD, WAITER, WRITTEN, Word,
 };
 
 /// What [`PageWord::hold`] found besides.
@@ -63,9 +65,12 @@ pub(crate) enum Refusal {
     Phase { phase: Phase, released: Released },
     /// The page *is* held (release it), but a writer waits for it: send something else instead, or the writer starves.
     WriterWaits,
-    /// 2^39 holds exist already.
+    /// 2^22 holds exist already.
     TooMany,
 }
+
+/// What [`PageWord::hold`] answers.
+pub(crate) type Answer = Result<Touch, Refusal>;
 
 /// What a release leaves to do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -95,13 +100,19 @@ pub(crate) enum Left {
 }
 
 impl Left {
-    /// What the release that found the word to be `before` has left, if there is something unusual about the page.
+    /// What the release that found the word to be `before` has left.
+    #[inline]
+    pub(crate) fn of(before: Word) -> Self {
+        if before.0 & (WAITER | HOLDERS) == 0 { Self::Nothing } else { Self::of_last(before) }
+    }
+
+    /// The same, if there is something unusual about the page.
     #[cold]
     fn of_last(before: Word) -> Self {
         if before.holds() > 1 {
             return Self::Nothing;
         }
-        if before.0 & ENDED == 0 {
+        if !before.has_ended() {
             return Self::Unsettled;
         }
         // Acquire: what the page's other holders did comes before the memory goes. Nobody passes by any more, so one
@@ -135,23 +146,14 @@ pub(crate) enum Use {
     Often,
 }
 
-/// A page's atomic word.
-#[derive(Debug)]
-pub(crate) struct PageWord(AtomicU64);
-
 /// Holding and releasing.
-impl PageWord {
-    /// A page that caches nothing.
-    pub(crate) fn new() -> Self {
-        Self(AtomicU64::new(Word::of(Phase::Empty).0))
-    }
-
+impl PageWord<'_> {
     /// Keeps writers out until [`release`](Self::release): one atomic addition on a protected page.
     #[inline]
-    pub(crate) fn hold(&self) -> Result<Touch, Refusal> {
+    pub(crate) fn hold(self) -> Answer {
         // Acquire: the bytes that a fill or a closing holder published before `Protected` are visible after this.
-        let before = Word(self.0.fetch_add(1, Ordering::Acquire));
-        if before.0 & (PHASE | WAITER | REFERENCED | OFTEN | TOO_MANY) == ADMITS {
+        let before = self.add(1, Ordering::Acquire);
+        if before.0 & LOOKED_AT == ADMITS {
             return Ok(Touch::Again);
         }
         self.hold_unusual(before)
@@ -159,16 +161,16 @@ impl PageWord {
 
     /// The rest of [`hold`](Self::hold), for words other than the usual one; the count is in already.
     #[cold]
-    fn hold_unusual(&self, before: Word) -> Result<Touch, Refusal> {
+    pub(crate) fn hold_unusual(self, before: Word) -> Answer {
         if before.0 & TOO_MANY != 0 {
             // The count stays far above zero, so this release can not be the last.
-            self.0.fetch_sub(1, Ordering::Relaxed);
+            self.sub(1, Ordering::Relaxed);
             return Err(Refusal::TooMany);
         }
         let waiter = before.0 & WAITER != 0;
         if before.phase() == Phase::Protected && !waiter {
             let first = before.0 & REFERENCED == 0;
-            self.0.fetch_or(if first { REFERENCED } else { OFTEN }, Ordering::Relaxed);
+            self.set(if first { REFERENCED } else { OFTEN }, Ordering::Relaxed);
             return Ok(if first { Touch::First } else { Touch::Again });
         }
         if before.phase() == Phase::Protected && before.holds() > 0 {
@@ -182,19 +184,19 @@ impl PageWord {
     /// Ends one hold, and leaves the rest to the caller. For who holds the page by nothing but this count: what the page is of
     /// may be gone after it, and this word with it.
     #[inline]
-    pub(crate) fn let_go(&self) -> Left {
+    pub(crate) fn let_go(self) -> Left {
         // Release: what the holder read, it read before any store of the writer that this lets through.
-        let before = Word(self.0.fetch_sub(1, Ordering::Release));
+        let before = self.sub(1, Ordering::Release);
         debug_assert!(before.holds() > 0, "a page was released more often than held");
-        if before.0 & (WAITER | HOLDERS | ENDED) == 0 { Left::Nothing } else { Left::of_last(before) }
+        Left::of(before)
     }
 
     /// Does what the last [`let_go`](Self::let_go) of a page has left, unless somebody else did it, or there was nothing:
     /// anybody may call this at any time.
     #[cold]
-    pub(crate) fn settle(&self) -> Released {
+    pub(crate) fn settle(self) -> Released {
         let changed = self.change(|word| {
-            let last = word.phase() == Phase::Protected && word.holds() == 0 && word.0 & ENDED == 0;
+            let last = word.phase() == Phase::Protected && word.holds() == 0 && !word.has_ended();
             if last && word.0 & HOLDERS != 0 {
                 return Some(Word::of(Phase::Empty));
             }
@@ -209,7 +211,7 @@ impl PageWord {
 
     /// Ends one hold.
     #[inline]
-    pub(crate) fn release(&self) -> Released {
+    pub(crate) fn release(self) -> Released {
         match self.let_go() {
             Left::Nothing => Released::Done,
             Left::Unsettled => self.settle(),
@@ -219,19 +221,19 @@ impl PageWord {
 
     /// `Open` to `Closing`; `false` when the page is in another phase. The caller protects the page next.
     #[must_use]
-    pub(crate) fn begin_close(&self) -> bool {
+    pub(crate) fn begin_close(self) -> bool {
         self.change(|word| (word.phase() == Phase::Open).then(|| word.with(Phase::Closing))).is_ok()
     }
 
     /// `Closing` to `Protected`, held once by the caller.
-    pub(crate) fn closed_and_held(&self) {
+    pub(crate) fn closed_and_held(self) {
         self.step(Phase::Closing, Phase::Protected, 1);
     }
 
     /// `Closing` back to `Open`: the page could not be protected. `true`: a writer waits; the page is
     /// [`Phase::Opening`] and the guard must be told.
     #[must_use = "the guard must be told when this is true, or a writer waits for ever"]
-    pub(crate) fn not_closed(&self) -> bool {
+    pub(crate) fn not_closed(self) -> bool {
         let changed = self.change(|word| {
             debug_assert_eq!(word.phase(), Phase::Closing);
             Some(if word.0 & WAITER != 0 { word.with(Phase::Opening).clear(WAITER) } else { word.with(Phase::Open) })
@@ -241,18 +243,20 @@ impl PageWord {
 
     /// `Empty` to `Protected`, held once by the caller and from now on by nobody but holders: the last release frees it.
     /// A copy of a page is made so.
-    pub(crate) fn begin_for_holders(&self) {
+    pub(crate) fn begin_for_holders(self) {
         let word = Word::of(Phase::Protected).set(HOLDERS | REFERENCED | OFTEN).0 + 1;
-        let before = Word(self.0.fetch_add(word, Ordering::AcqRel));
+        let before = self.add(word, Ordering::AcqRel);
         debug_assert_eq!(before.phase(), Phase::Empty, "a page in use was made a copy");
     }
 }
 
 /// The guard's side.
-impl PageWord {
+impl PageWord<'_> {
     /// A store hit protection: what the guard does about it. Only the guard calls this.
-    pub(crate) fn fault(&self) -> Fault {
+    pub(crate) fn fault(self) -> Fault {
         let changed = self.change(|word| match word.phase() {
+            // Out of its file, and shown by a view of a process that does not answer. The end of that view tells the guard.
+            Phase::Protected if word.0 & HOLDERS != 0 => Some(word),
             // Dirty before the store can land: nobody must see the store and a clean page.
             Phase::Protected if word.holds() == 0 => Some(word.with(Phase::Opening).set(DIRTY).clear(WAITER | WRITTEN)),
             Phase::Open => Some(word.with(Phase::Opening).set(DIRTY)),
@@ -268,51 +272,51 @@ impl PageWord {
     }
 
     /// `Opening` to `Open`: the guard has unprotected the page.
-    pub(crate) fn opened(&self) {
+    pub(crate) fn opened(self) {
         self.step(Phase::Opening, Phase::Open, 0);
     }
 }
 
 /// Filling, cleaning, taking.
-impl PageWord {
+impl PageWord<'_> {
     /// `Empty` or `Error` to `Filling`; `false` when the page is in another phase.
     #[must_use]
-    pub(crate) fn begin_fill(&self) -> bool {
+    pub(crate) fn begin_fill(self) -> bool {
         let empty = |word: Word| matches!(word.phase(), Phase::Empty | Phase::Error);
         self.change(|word| empty(word).then(|| word.with(Phase::Filling).clear(FLAGS))).is_ok()
     }
 
     /// `Filling` to `Protected`: the bytes are there.
-    pub(crate) fn filled(&self) {
+    pub(crate) fn filled(self) {
         self.step(Phase::Filling, Phase::Protected, 0);
     }
 
     /// `Filling` to `Error`.
-    pub(crate) fn not_filled(&self) {
+    pub(crate) fn not_filled(self) {
         self.step(Phase::Filling, Phase::Error, 0);
     }
 
     /// The page's bytes have been written to the file, as they are since it was last protected. Says nothing of a page that
     /// is on its way to a writer.
-    pub(crate) fn written(&self) {
+    pub(crate) fn written(self) {
         let _ = self.change(|word| (word.phase() == Phase::Protected).then(|| word.set(WRITTEN)));
     }
 
     /// What was [`written`](Self::written) is on the disk: `true`, and the page is clean, unless a store may have landed
     /// since.
     #[must_use]
-    pub(crate) fn durable(&self) -> bool {
+    pub(crate) fn durable(self) -> bool {
         self.change(|word| (word.0 & WRITTEN != 0).then(|| word.clear(DIRTY | WRITTEN))).is_ok()
     }
 
     /// What was [`written`](Self::written) may be lost.
-    pub(crate) fn not_durable(&self) {
-        self.0.fetch_and(!WRITTEN, Ordering::AcqRel);
+    pub(crate) fn not_durable(self) {
+        self.clear(WRITTEN, Ordering::AcqRel);
     }
 
     /// To `Taken`, if nobody holds the page, waits for it or is changing it, and it is in step with its file.
     #[must_use]
-    pub(crate) fn take(&self) -> bool {
+    pub(crate) fn take(self) -> bool {
         self.change(|word| {
             let idle = word.holds() == 0 && word.0 & (WAITER | DIRTY | HOLDERS) == 0;
             let rests = matches!(word.phase(), Phase::Protected | Phase::Error);
@@ -324,7 +328,7 @@ impl PageWord {
 
     /// To `Taken`, dirty or not, if nobody holds the page or waits for it.
     #[must_use]
-    pub(crate) fn take_dirty(&self) -> bool {
+    pub(crate) fn take_dirty(self) -> bool {
         self.change(|word| {
             let idle = word.phase() == Phase::Protected && word.holds() == 0 && word.0 & (WAITER | HOLDERS) == 0;
             idle.then(|| word.with(Phase::Taken))
@@ -334,7 +338,7 @@ impl PageWord {
 
     /// `Taken` back to what it was. `true`: a writer has come; the page is [`Phase::Opening`] and the guard must be told.
     #[must_use = "the guard must be told when this is true, or a writer waits for ever"]
-    pub(crate) fn put_back(&self) -> bool {
+    pub(crate) fn put_back(self) -> bool {
         let changed = self.change(|word| {
             debug_assert_eq!(word.phase(), Phase::Taken);
             Some(match word.0 & (UNREAD | WAITER) {
@@ -349,7 +353,7 @@ impl PageWord {
 
     /// `Taken` to `Empty`. `true`: a writer has come meanwhile, and must try again.
     #[must_use = "a writer waits for ever if it is not told"]
-    pub(crate) fn emptied(&self) -> bool {
+    pub(crate) fn emptied(self) -> bool {
         let mut waited = false;
         let _ = self.change(|word| {
             debug_assert_eq!(word.phase(), Phase::Taken);
@@ -361,7 +365,7 @@ impl PageWord {
 
     /// Ends one hold of a page that leaves its file, dirty or not. [`Released::Free`]: it is `Empty`; otherwise it belongs to
     /// its other holders, and the last of them frees it.
-    pub(crate) fn detach(&self) -> Released {
+    pub(crate) fn detach(self) -> Released {
         let changed = self.change(|word| {
             debug_assert!(word.phase() == Phase::Protected && word.holds() > 0, "only a held page is detached");
             Some(match word.holds() {
@@ -374,15 +378,19 @@ impl PageWord {
 
     /// The cache ends: whether the page is held, and its last release will say so.
     #[must_use = "somebody will be told"]
-    pub(crate) fn end(&self) -> bool {
-        self.change(|word| (word.holds() > 0).then(|| word.clear(WAITER).set(ENDED))).is_ok()
+    pub(crate) fn end(self) -> bool {
+        self.change(|word| {
+            debug_assert!(word.holds() == 0 || word.phase() == Phase::Protected, "nobody passes by any more");
+            (word.holds() > 0).then(|| word.set(ENDED))
+        })
+        .is_ok()
     }
 
     /// How much the page was used since this was last asked.
-    pub(crate) fn look(&self) -> Use {
-        let before = Word(self.0.load(Ordering::Relaxed));
+    pub(crate) fn look(self) -> Use {
+        let before = self.load(Ordering::Relaxed);
         if before.0 & (REFERENCED | OFTEN) != 0 {
-            self.0.fetch_and(!(REFERENCED | OFTEN), Ordering::Relaxed);
+            self.clear(REFERENCED | OFTEN, Ordering::Relaxed);
         }
         match before.0 & (REFERENCED | OFTEN) {
             0 => Use::None,
@@ -392,7 +400,7 @@ impl PageWord {
     }
 
     /// Whether [`take`](Self::take) would succeed now.
-    pub(crate) fn may_be_taken(&self) -> bool {
+    pub(crate) fn may_be_taken(self) -> bool {
         let word = self.now();
         let rests = matches!(word.phase(), Phase::Protected | Phase::Error);
         rests && word.holds() == 0 && word.0 & (WAITER | DIRTY | HOLDERS) == 0
@@ -400,50 +408,31 @@ impl PageWord {
 }
 
 /// Looking.
-impl PageWord {
+impl PageWord<'_> {
     /// The phase at this moment.
-    pub(crate) fn phase(&self) -> Phase {
+    pub(crate) fn phase(self) -> Phase {
         self.now().phase()
     }
 
     /// Number of holds at this moment, passing ones included.
     #[cfg(test)]
-    pub(crate) fn holds(&self) -> u64 {
+    pub(crate) fn holds(self) -> u32 {
         self.now().holds()
     }
 
     /// Whether a store may have landed that is not on the disk.
-    pub(crate) fn is_dirty(&self) -> bool {
+    pub(crate) fn is_dirty(self) -> bool {
         self.now().0 & DIRTY != 0
     }
 
     /// Whether the page belongs to its holders only: a copy, or detached from its file.
-    pub(crate) fn is_for_holders(&self) -> bool {
-        self.now().0 & HOLDERS != 0
+    pub(crate) fn is_for_holders(self) -> bool {
+        let word = self.now();
+        word.phase() != Phase::Taken && word.0 & HOLDERS != 0
     }
 
-    fn now(&self) -> Word {
-        Word(self.0.load(Ordering::Acquire))
-    }
-
-    /// A transition by the only party that may leave `from`; the rest of the word stays, and `holds` are added.
-    fn step(&self, from: Phase, to: Phase, holds: u64) {
-        let delta = Word::of(to).0.wrapping_sub(Word::of(from).0).wrapping_add(holds);
-        // AcqRel: what this party did to the bytes or to the protection comes before the new phase.
-        let before = Word(self.0.fetch_add(delta, Ordering::AcqRel));
-        debug_assert_eq!(before.phase(), from, "a page left {from:?} behind its owner's back");
-    }
-
-    /// Replaces the word by `next` of it. `Ok`: the new word. `Err`: the word for which `next` gave nothing.
-    fn change(&self, mut next: impl FnMut(Word) -> Option<Word>) -> Result<Word, Word> {
-        let mut seen = self.0.load(Ordering::Acquire);
-        loop {
-            let Some(new) = next(Word(seen)) else { return Err(Word(seen)) };
-            match self.0.compare_exchange_weak(seen, new.0, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => return Ok(new),
-                Err(other) => seen = other,
-            }
-        }
+    fn now(self) -> Word {
+        self.load(Ordering::Acquire)
     }
 }
 

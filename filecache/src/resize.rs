@@ -132,8 +132,10 @@ impl FileCore {
             let dirty = word.is_dirty();
             if gone(page, dirty) {
                 for view in stuck.iter().filter(|view| held && view.is_laid(page)) {
-                    // It is held already, so this one counts too, whoever waits.
-                    let _ = word.hold();
+                    // It is held already, so this one counts too, whoever waits; if nobody can be counted, when somebody goes.
+                    while word.hold() == Err(Refusal::TooMany) {
+                        std::thread::sleep(PAUSE);
+                    }
                     view.keep(frame);
                 }
                 self.drop_page(core, page, frame, held);

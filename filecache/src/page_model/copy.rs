@@ -17,7 +17,7 @@ fn writer_waits(variant: Variant) -> (Arc<World>, usize, JoinHandle<()>, JoinHan
         let world = world.clone();
         thread::spawn(move || kernel.guard(&world))
     };
-    while world.words[old].now().0 & WAITER == 0 {
+    while world.word(old).now().0 & WAITER == 0 {
         thread::yield_now();
     }
     (world, old, writer, guard)
@@ -35,7 +35,7 @@ fn all_is_released(world: &World, guard: JoinHandle<()>) {
     guard.join().unwrap();
     assert_eq!(world.hold_and_look(), Some(NEW), "a store was lost");
     assert_eq!(world.free_pages(), world::FRAMES - 1, "a copy was not freed");
-    assert!(world.words.iter().all(|word| word.holds() == 0));
+    assert!(world.nothing_is_held());
 }
 
 /// A writer waits for an old hold while a new one comes: the writer waits for the old one only.

@@ -12,7 +12,7 @@ fn is_gone(world: &World) {
     assert_eq!(world.hold(A), None);
     // Page `B` is cached.
     assert_eq!(world.free_pages(), world::FRAMES - 1, "a page was not freed");
-    assert!(world.words.iter().all(|word| word.holds() == 0));
+    assert!(world.nothing_is_held());
 }
 
 /// Two holders, one of them in vain, meet a truncation; the memory is reused.

@@ -12,7 +12,7 @@ use super::super::*;
 struct Ending {
     /// A mistake: who comes late to a page takes its core to be there.
     trusting: bool,
-    page: PageWord,
+    pages: PairWord,
     ending: AtomicU64,
     /// Shares of the core: `Core::find` takes one as long as there is one.
     shares: Mutex<u64>,
@@ -26,13 +26,14 @@ struct Ending {
 impl Ending {
     /// A page held `holds` times, of a core with a handle and the share of its holds.
     fn held(holds: u64, trusting: bool) -> Arc<Self> {
-        let page = PageWord::new();
+        let pages = PairWord::new();
+        let page = pages.of(UPPER);
         assert!(page.begin_fill());
         page.filled();
         (0..holds).for_each(|_| assert!(page.hold().is_ok()));
         Arc::new(Self {
             trusting,
-            page,
+            pages,
             ending: AtomicU64::new(0),
             shares: Mutex::new(1),
             memory: UnsafeCell::new(true),
@@ -41,12 +42,16 @@ impl Ending {
         })
     }
 
+    fn page(&self) -> PageWord<'_> {
+        self.pages.of(UPPER)
+    }
+
     /// The last handle goes.
     fn end(&self) {
         *self.shares.lock().unwrap() += 1;
         self.ending.store(1, Ordering::Relaxed);
         self.ending.fetch_add(1, Ordering::Relaxed);
-        if !self.page.end() {
+        if !self.page().end() {
             self.ending.fetch_sub(1, Ordering::Relaxed);
         }
         self.last();
@@ -57,7 +62,7 @@ impl Ending {
         self.is_there();
         if self.ending.fetch_sub(1, Ordering::AcqRel) == 1 {
             // Relaxed: what is looked for here must not be what puts things in order.
-            let word = Word(self.page.0.load(Ordering::Relaxed));
+            let word = self.page().load(Ordering::Relaxed);
             assert_eq!(word.holds(), 0, "the memory goes while a page is held");
             self.give_share_back();
         }
@@ -88,11 +93,11 @@ impl Ending {
     /// As `Hold::drop`: it has no share.
     fn release(&self) {
         self.is_there();
-        match self.page.let_go() {
+        match self.page().let_go() {
             Left::Nothing => {}
             Left::Unsettled => {
                 if self.find() {
-                    self.released(self.page.settle());
+                    self.released(self.page().settle());
                     self.give_share_back();
                 }
             }
@@ -113,9 +118,9 @@ impl Ending {
 
     /// A holder that finds a writer waiting, by a handle; then the handle goes, and it was the last.
     fn pass_and_end(&self) {
-        match self.page.hold() {
+        match self.page().hold() {
             // The writer's turn comes first, or a copy is made: neither is of this page.
-            Ok(_) | Err(Refusal::WriterWaits) => self.released(self.page.release()),
+            Ok(_) | Err(Refusal::WriterWaits) => self.released(self.page().release()),
             Err(Refusal::Phase { released, .. }) => self.released(released),
             Err(Refusal::TooMany) => unreachable!(),
         }
@@ -154,7 +159,7 @@ fn loom_end_against_two_releases() {
 /// ended the cache.
 fn end_with_a_writer(trusting: bool) {
     let ending = Ending::held(2, trusting);
-    assert_eq!(ending.page.fault(), Fault::Wait);
+    assert_eq!(ending.page().fault(), Fault::Wait);
     let holders = release_in_threads(&ending, 2);
     ending.pass_and_end();
     join(holders);
@@ -178,9 +183,9 @@ fn loom_finds_who_comes_late_without_a_share() {
 fn loom_end_against_the_releases_of_a_copy() {
     explore(|| {
         let ending = Ending::held(0, false);
-        assert!(ending.page.take());
-        let _ = ending.page.emptied();
-        ending.page.begin_for_holders();
+        assert!(ending.page().take());
+        let _ = ending.page().emptied();
+        ending.page().begin_for_holders();
         let holders = release_in_threads(&ending, 1);
         ending.pass_and_end();
         join(holders);
@@ -188,3 +193,6 @@ fn loom_end_against_the_releases_of_a_copy() {
         assert!(ending.freed.load(Ordering::Relaxed) <= 1, "the page is free once");
     });
 }
+
+/// The half that the page has.
+const UPPER: u32 = 1;

@@ -18,7 +18,7 @@ fn hold_against_evict(variant: Variant) {
     };
     evict_and_reuse(&world);
     holder.join().unwrap();
-    assert!(world.words.iter().all(|word| word.holds() == 0));
+    assert!(world.nothing_is_held());
 }
 
 /// A holder meets an eviction, and a third thread reads another page in.
@@ -80,7 +80,7 @@ fn write_against_failed_evict(variant: Variant) {
     assert!(!world.evict(false));
     writer.join().unwrap();
     assert_eq!(world.hold_and_look(), Some(NEW), "a store was lost");
-    assert!(world.words[0].is_dirty());
+    assert!(world.word(0).is_dirty());
 }
 
 /// A writer and a holder meet one.
@@ -98,7 +98,7 @@ fn write_and_hold_against_failed_evict(variant: Variant) {
     writer.join().unwrap();
     holder.join().unwrap();
     assert_eq!(world.hold_and_look(), Some(NEW), "a store was lost");
-    assert!(world.words[0].is_dirty());
+    assert!(world.word(0).is_dirty());
 }
 
 #[test]

@@ -12,7 +12,7 @@ impl World {
                 }
                 continue;
             };
-            match self.words[frame].hold() {
+            match self.word(frame).hold() {
                 Ok(_) if self.variant == Variant::NoRecheck || self.shown(page) == Some(frame) => return Some(frame),
                 Ok(_) => self.release(frame),
                 Err(Refusal::WriterWaits) => {
@@ -42,7 +42,7 @@ impl World {
     /// Closes and holds an open page.
     pub(super) fn close(&self, page: usize) -> Option<usize> {
         let frame = self.shown(page)?;
-        let word = &self.words[frame];
+        let word = self.word(frame);
         if self.variant == Variant::NoClosing {
             self.protect();
             let held = word.change(|word| {
@@ -81,10 +81,10 @@ impl World {
     }
 
     pub(super) fn release(&self, frame: usize) {
-        let word = &self.words[frame];
+        let word = self.word(frame);
         if self.variant == Variant::ReleaseBeforeWake {
             let waited = word.now().0 & WAITER != 0;
-            let before = Word(word.0.fetch_sub(1, Ordering::AcqRel));
+            let before = word.sub(1, Ordering::AcqRel);
             if waited && before.holds() == 1 {
                 self.released(frame, word.settle());
             }
@@ -114,7 +114,7 @@ impl World {
             return true;
         }
         self.set_bytes(copy, self.bytes(frame));
-        self.words[copy].begin_for_holders();
+        self.word(copy).begin_for_holders();
         *copies = Some((frame, copy));
         self.set_shown(page, Some(copy));
         true

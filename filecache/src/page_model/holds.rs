@@ -12,7 +12,7 @@ fn hold_against_open(variant: Variant) {
     assert!(world.write(NEW));
     holder.join().unwrap();
     assert_eq!(world.hold_and_look(), Some(NEW), "a store was lost");
-    assert!(world.words[0].is_dirty());
+    assert!(world.word(0).is_dirty());
 }
 
 /// A writer waits for a hold that ends; another holder comes at that moment.
@@ -41,7 +41,7 @@ fn release_against_new_holder(variant: Variant) {
 fn last_release_against_two_holders(variant: Variant) {
     let world = World::new(variant);
     let last = world.hold(A).unwrap();
-    assert_eq!(world.words[last].fault(), Fault::Wait);
+    assert_eq!(world.word(last).fault(), Fault::Wait);
     let holders = [(); 2].map(|()| {
         let world = world.clone();
         thread::spawn(move || world.hold_and_look())
@@ -63,7 +63,7 @@ fn two_holders_close(variant: Variant) {
     assert!(world.write(NEW));
     holders.into_iter().for_each(|holder| _ = holder.join().unwrap());
     assert_eq!(world.hold_and_look(), Some(NEW), "a store was lost");
-    assert_eq!(world.words[0].holds(), 0);
+    assert_eq!(world.word(0).holds(), 0);
 }
 
 /// The guard as a thread of its own, with the kernel's wait queue between it and two writers.

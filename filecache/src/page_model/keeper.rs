@@ -7,7 +7,7 @@ impl World {
     /// Makes sure that a page is cached; `false`: the file does not reach so far.
     pub(super) fn fill(&self, page: usize) -> bool {
         loop {
-            let phase = self.shown(page).map(|frame| self.words[frame].phase());
+            let phase = self.shown(page).map(|frame| self.word(frame).phase());
             match phase {
                 None => {
                     if !self.read_in(page) {
@@ -29,12 +29,12 @@ impl World {
             return false;
         }
         let Some(frame) = self.allocate() else { unreachable!("there is room for all that a model caches") };
-        assert!(self.words[frame].begin_fill(), "a free page is empty");
+        assert!(self.word(frame).begin_fill(), "a free page is empty");
         self.set_shown(page, Some(frame));
         drop(growing);
         let disk = if page == A { self.disk.load(PlainOrdering::Relaxed) } else { OTHER };
         self.set_bytes(frame, disk);
-        self.words[frame].filled();
+        self.word(frame).filled();
         true
     }
 
@@ -51,7 +51,7 @@ impl World {
             // Models lay nothing of which the table shows a copy.
             let frame = self
                 .shown(A)
-                .filter(|&frame| !matches!(self.words[frame].phase(), Phase::Filling | Phase::Error | Phase::Empty));
+                .filter(|&frame| !matches!(self.word(frame).phase(), Phase::Filling | Phase::Error | Phase::Empty));
             if let Some(frame) = frame {
                 self.show(frame);
                 return true;
@@ -67,7 +67,7 @@ impl World {
         let _layout = self.layout.lock().unwrap();
         // Models evict nothing of which the table shows a copy.
         let Some(frame) = self.shown(A) else { return false };
-        let word = &self.words[frame];
+        let word = self.word(frame);
         if !word.take() {
             return false;
         }
@@ -103,7 +103,7 @@ impl World {
         self.end_copy(A, frame);
         self.set_shown(A, None);
         *self.dirty.lock().unwrap() = false;
-        let released = self.words[frame].detach();
+        let released = self.word(frame).detach();
         if self.variant == Variant::FreeAtDetach {
             self.free(frame);
         } else {
@@ -116,7 +116,7 @@ impl World {
 
     fn pin(&self, frame: usize) {
         loop {
-            match self.words[frame].hold() {
+            match self.word(frame).hold() {
                 Ok(_) | Err(Refusal::WriterWaits) => return,
                 Err(Refusal::TooMany) => unreachable!("a model has few threads"),
                 Err(Refusal::Phase { phase, released }) => {
@@ -158,22 +158,22 @@ impl World {
 
     /// The held `frame` has been written: the page that may be clean now.
     fn written(&self, frame: usize) -> Option<usize> {
-        if !self.words[frame].is_for_holders() {
-            self.words[frame].written();
+        if !self.word(frame).is_for_holders() {
+            self.word(frame).written();
             return Some(frame);
         }
         let copies = self.copies.lock().unwrap();
         let found = copies.filter(|(_, copy)| *copy == frame).map(|(original, _)| original);
         let original = if self.variant == Variant::WrittenWithoutCopy { Some(0) } else { found }?;
-        self.words[original].written();
+        self.word(original).written();
         Some(original)
     }
 
     fn durable(&self, frame: usize) -> bool {
         if self.variant == Variant::DurableWithoutLook {
-            self.words[frame].0.fetch_and(!(DIRTY | WRITTEN), Ordering::AcqRel);
+            self.word(frame).clear(DIRTY | WRITTEN, Ordering::AcqRel);
             return true;
         }
-        self.words[frame].durable()
+        self.word(frame).durable()
     }
 }

@@ -1,6 +1,7 @@
 //! What lies around the page word.
 
 use loom::cell::UnsafeCell;
+use loom::sync::atomic::AtomicU64;
 use loom::sync::{Condvar, Mutex};
 
 use super::*;
@@ -8,7 +9,8 @@ use super::*;
 /// A file of two pages, an arena of three, and a view of the file's first page.
 pub(super) struct World {
     pub(super) variant: Variant,
-    pub(super) words: [PageWord; FRAMES],
+    /// The first two arena pages are a pair.
+    words: [PairWord; FRAMES.div_ceil(2)],
     /// Memory and page tables of the machine. One word, because the hardware makes them one: a store happens with the
     /// permission it was checked against, and an ioctl that takes it away returns after every processor has dropped the
     /// old one. Relaxed: what order there is between holders, fills and copies must come from the page words.
@@ -64,7 +66,7 @@ impl World {
     pub(super) fn new(variant: Variant) -> Arc<Self> {
         let world = Self {
             variant,
-            words: [PageWord::new(), PageWord::new(), PageWord::new()],
+            words: [PairWord::new(), PairWord::new()],
             machine: AtomicU64::new(0),
             cells: [UnsafeCell::new(()), UnsafeCell::new(()), UnsafeCell::new(())],
             table: [AtomicU64::new(0), AtomicU64::new(0)],
@@ -147,6 +149,19 @@ impl World {
             seen = other;
         }
         *self.laid.lock().unwrap() = None;
+    }
+
+    pub(super) fn word(&self, frame: usize) -> PageWord<'_> {
+        self.pair(frame).of(frame as u32)
+    }
+
+    /// The word of an arena page and its neighbour.
+    pub(super) fn pair(&self, frame: usize) -> &PairWord {
+        &self.words[frame / 2]
+    }
+
+    pub(super) fn nothing_is_held(&self) -> bool {
+        (0..FRAMES).all(|frame| self.word(frame).holds() == 0)
     }
 
     /// The bytes of an arena page that the caller holds.

@@ -6,10 +6,10 @@ use super::*;
 fn nothing_is_lost(world: &World, stored: u64) {
     assert_eq!(world.hold_and_look(), Some(stored), "a store was lost");
     let on_disk = || world.disk.load(PlainOrdering::Relaxed) == stored;
-    assert!(world.words[0].is_dirty() || on_disk(), "clean, and not on the disk");
-    assert!(!world.words[0].is_dirty() || *world.dirty.lock().unwrap(), "dirty, and nobody will write it");
+    assert!(world.word(0).is_dirty() || on_disk(), "clean, and not on the disk");
+    assert!(!world.word(0).is_dirty() || *world.dirty.lock().unwrap(), "dirty, and nobody will write it");
     world.write_back();
-    assert!(on_disk() && !world.words[0].is_dirty(), "written back, and not clean");
+    assert!(on_disk() && !world.word(0).is_dirty(), "written back, and not clean");
 }
 
 /// A store comes while its page is written back.

@@ -102,7 +102,7 @@ impl<'a> Guard<'a> {
             (self.wake)();
         }
         let laid = world.laid.lock().unwrap();
-        let decision = laid.map(|frame| (frame, world.words[frame].fault()));
+        let decision = laid.map(|frame| (frame, world.word(frame).fault()));
         drop(laid);
         match decision {
             Some((frame, Fault::Open)) => self.open(frame, true),
@@ -124,7 +124,7 @@ impl<'a> Guard<'a> {
             world.unprotect();
             (self.wake)();
         }
-        world.words[frame].opened();
+        world.word(frame).opened();
         if late {
             world.end_copy(A, frame);
         }

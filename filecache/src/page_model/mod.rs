@@ -3,7 +3,8 @@
 //! [`World`] is what lies around the word: memory and the views' protection, the file's table, the guard's mailbox, the
 //! disk. The parties (`holder.rs`, `writer.rs`, `keeper.rs`) go through the same steps as the code that they stand for, in
 //! the same order. Each file of tests looks at one kind of meeting: `holds.rs` holders and writers, `evict.rs` a page that
-//! leaves its file, `copy.rs` copies for who does not wait, `write_back.rs` the disk, `cut.rs` truncation.
+//! leaves its file, `copy.rs` copies for who does not wait, `write_back.rs` the disk, `cut.rs` truncation,
+//! `pair.rs` two pages held at once. The first two arena pages share a word in all of them.
 //!
 //! Found are: a store that lands in a held page (the holder reads two different values), bytes of another page, a store
 //! that is lost, a page that is freed twice or while it is held, memory accesses without an order (loom's cell reports
@@ -25,6 +26,7 @@ mod evict;
 mod holder;
 mod holds;
 mod keeper;
+mod pair;
 mod world;
 mod write_back;
 mod writer;
@@ -67,6 +69,12 @@ enum Variant {
     WrittenWithoutCopy,
     /// A page that leaves its file is freed although somebody else holds it.
     FreeAtDetach,
+    /// Who holds two pages at once looks at the phase of one of them.
+    HoldLooksAtOneHalf,
+    /// Who releases two pages at once looks for the lower one's writers.
+    ReleaseLooksAtOneHalf,
+    /// Of two pages the lower is not simply held; the upper is let go, and nobody looks for its writers.
+    HalfIsForgotten,
 }
 
 /// Looks at every interleaving of `meeting` with at most `preemptions` switches that nobody asked for.

@@ -64,7 +64,25 @@ impl World {
     /// Page `A` cached in the first arena page, protected, and laid over the view.
     #[expect(clippy::arc_with_non_send_sync, reason = "loom's threads take turns on one, and its cells are not Sync")]
     pub(super) fn new(variant: Variant) -> Arc<Self> {
-        let world = Self {
+        let world = Self::empty(variant);
+        assert!(world.lay());
+        Arc::new(world)
+    }
+
+    /// The same, and page `B` in the other half of the same word. `half`: page `A`'s. Both are used.
+    #[expect(clippy::arc_with_non_send_sync, reason = "as above")]
+    pub(super) fn pair(variant: Variant, half: usize) -> Arc<Self> {
+        let world = Self::empty(variant);
+        assert!(half == 0 || world.fill(B));
+        assert!(world.lay() && world.fill(B));
+        for page in [A, B, A, B] {
+            world.hold(page).into_iter().for_each(|frame| world.release(frame));
+        }
+        Arc::new(world)
+    }
+
+    fn empty(variant: Variant) -> Self {
+        Self {
             variant,
             words: [PairWord::new(), PairWord::new()],
             machine: AtomicU64::new(0),
@@ -81,9 +99,7 @@ impl World {
             returned: AtomicU64::new(0),
             mailbox: Mutex::new(Vec::new()),
             bell: Condvar::new(),
-        };
-        assert!(world.lay());
-        Arc::new(world)
+        }
     }
 
     /// The same with a store in it, and open.
@@ -152,11 +168,11 @@ impl World {
     }
 
     pub(super) fn word(&self, frame: usize) -> PageWord<'_> {
-        self.pair(frame).of(frame as u32)
+        self.pair_of(frame).of(frame as u32)
     }
 
     /// The word of an arena page and its neighbour.
-    pub(super) fn pair(&self, frame: usize) -> &PairWord {
+    pub(super) fn pair_of(&self, frame: usize) -> &PairWord {
         &self.words[frame / 2]
     }
 

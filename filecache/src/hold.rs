@@ -267,7 +267,13 @@ impl Drop for Hold {
         match &self.held {
             Held::Run { core, first, pages, .. } => {
                 // SAFETY: each page of the run is held by this value, and released here, once.
-                unsafe { release_run(*core, *first, pages.get()) };
+                unsafe {
+                    if pages.get() == 1 {
+                        release(*core, *first);
+                    } else {
+                        release_run(*core, *first, pages.get());
+                    }
+                }
             }
             Held::Runs(held) => held.release(),
         }
@@ -297,11 +303,12 @@ impl Kept {
 ///
 /// # Safety
 /// The caller holds the pages of this core, and does so no more.
-#[inline]
+// Never: one page, which is what most holds are of, shall not pay for the room that this needs.
+#[inline(never)]
 unsafe fn release_run(core: Kept, mut at: At, mut pages: u32) {
     // SAFETY: each page is released once, after those before it; so it is held up to there.
     unsafe {
-        if pages == 1 || at.is_upper() {
+        if at.is_upper() {
             release(core, at);
             (at, pages) = (at.after(1), pages - 1);
         }
@@ -322,7 +329,7 @@ unsafe fn release_run(core: Kept, mut at: At, mut pages: u32) {
 #[inline]
 unsafe fn release(core: Kept, page: At) {
     // SAFETY: the page is held up to here, so its word is there. Its last use is the operation that releases the page.
-    match unsafe { page.pair().as_ref() }.of(page.is_upper().into()).let_go() {
+    match unsafe { &*page.pair() }.of(page.is_upper().into()).let_go() {
         Left::Nothing => {}
         // SAFETY: it is what this release has left.
         left => unsafe { finish(core, page, left) },
@@ -336,7 +343,7 @@ unsafe fn release(core: Kept, page: At) {
 #[inline]
 unsafe fn release_pair(core: Kept, lower: At) {
     // SAFETY: both pages are held up to here, so their word is there. Its last use is the operation that releases both.
-    if let Some([left, of_upper]) = unsafe { lower.pair().as_ref() }.let_go() {
+    if let Some([left, of_upper]) = unsafe { &*lower.pair() }.let_go() {
         // SAFETY: it is what this release has left, of one page after the other. What `finish` needs of the core for the upper
         // page is not lost in what it does for the lower one: if `Core::end` has counted the upper page, the core waits for
         // that too, and otherwise it is looked for.

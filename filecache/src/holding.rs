@@ -267,6 +267,7 @@ const AT_ONCE: u64 = 16 << 20;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::word::TOO_MANY;
     use crate::{Cache, Config};
 
     /// A holder that was slow between its look-up and its count: the pages that it has counted in are none of the file's
@@ -299,6 +300,34 @@ mod tests {
         assert!(core.arena.word(first).hold().is_ok());
         hold_rest(core, file, 0..2, begun).unwrap().each(|frame| core.release(frame));
         frames.each(|frame| core.release(frame));
+        assert_eq!(holds(), [0; 4]);
+    }
+
+    /// More holds than a page's word counts: the run's other pages are let go, and what has been held stays.
+    #[test]
+    fn too_many_holds_of_a_page_are_an_error_and_leave_its_neighbours_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        std::fs::write(&path, vec![1; 4 * 4096]).unwrap();
+        let cache = Cache::new(Config { bytes: 1 << 20, ..Default::default() }).unwrap();
+        let file = cache.open(&path).unwrap();
+        let (opened, all) = (&file.0, 0..4 * 4096);
+        (0..2).for_each(|_| drop(file.hold(all.clone()).unwrap()));
+        let core = &opened.cache.core;
+        let frames = [0, 1, 2, 3].map(|page| opened.file.table.get(page).unwrap());
+        let holds = || frames.map(|frame| core.arena.word(frame).holds());
+        for (page, frame) in (0..).zip(frames) {
+            (0..TOO_MANY).for_each(|_| assert!(core.arena.word(frame).hold().is_ok()));
+            let refused =
+                |range| matches!(file.hold(range), Err(Error::TooManyHolds { offset, .. }) if offset == page * 4096);
+            assert!(refused(all.clone()) && refused(page * 4096..page * 4096 + 1));
+            let mut expected = [0; 4];
+            expected[page as usize] = TOO_MANY;
+            assert_eq!(holds(), expected);
+            core.release(frame);
+            drop(file.hold(all.clone()).unwrap());
+            (1..TOO_MANY).for_each(|_| core.release(frame));
+        }
         assert_eq!(holds(), [0; 4]);
     }
 }

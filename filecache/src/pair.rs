@@ -12,8 +12,6 @@
 //! - All changes are read-modify-writes, so each that acquires sees the releases of both halves before it: more order
 //!   than two words would have, never less.
 
-use std::num::NonZeroUsize;
-use std::ptr::NonNull;
 #[cfg(not(loom))]
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -151,40 +149,37 @@ impl PageWord<'_> {
 ///
 /// Only a name: to use the word takes the knowledge that it is there.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct At(NonNull<u8>);
+pub(crate) struct At(*const u8);
 
 impl At {
     /// The word of page `page` of `pairs`.
     #[inline]
     pub(crate) fn of(pairs: &[PairWord], page: u32) -> Self {
-        Self(NonNull::from(pairs).cast()).after(page)
+        Self(pairs.as_ptr().cast()).after(page)
     }
 
     /// The word of the page that comes `pages` later.
     #[inline]
     pub(crate) fn after(self, pages: u32) -> Self {
-        // An address that is not in memory is caught here; none of a page's word is.
-        let address = |at: NonZeroUsize| at.saturating_add(pages as usize * STRIDE);
-        Self(self.0.map_addr(address))
+        Self(self.0.wrapping_add(pages as usize * STRIDE))
     }
 
-    /// The pair, with the provenance of all of them.
+    /// The pair. Who may use one page's may use those of its neighbours by this, as far as they are there.
     #[inline]
-    pub(crate) fn pair(self) -> NonNull<PairWord> {
-        let address = |at: NonZeroUsize| NonZeroUsize::new(at.get() & !STRIDE).unwrap_or(at);
-        self.0.map_addr(address).cast()
+    pub(crate) fn pair(self) -> *const PairWord {
+        self.0.map_addr(|address| address & !STRIDE).cast()
     }
 
     /// Whether it is the upper half.
     #[inline]
     pub(crate) fn is_upper(self) -> bool {
-        self.0.addr().get() & STRIDE != 0
+        self.0.addr() & STRIDE != 0
     }
 
     /// The number of the page of `pairs` that this is; a number beyond all of them if it is none.
     #[inline]
     pub(crate) fn page_of(self, pairs: &[PairWord]) -> u32 {
-        let bytes = self.0.addr().get().wrapping_sub(pairs.as_ptr().addr());
+        let bytes = self.0.addr().wrapping_sub(pairs.as_ptr().addr());
         u32::try_from(bytes / STRIDE).unwrap_or(u32::MAX)
     }
 }

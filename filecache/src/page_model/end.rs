@@ -8,7 +8,7 @@ use loom::thread;
 
 use super::super::*;
 
-/// A held page, and the core that it is of.
+/// A held page, its neighbour, and the core that they are of.
 struct Ending {
     /// A mistake: who comes late to a page takes its core to be there.
     trusting: bool,
@@ -50,9 +50,11 @@ impl Ending {
     fn end(&self) {
         *self.shares.lock().unwrap() += 1;
         self.ending.store(1, Ordering::Relaxed);
-        self.ending.fetch_add(1, Ordering::Relaxed);
-        if !self.page().end() {
-            self.ending.fetch_sub(1, Ordering::Relaxed);
+        for page in 0..2 {
+            self.ending.fetch_add(1, Ordering::Relaxed);
+            if !self.pages.of(page).end() {
+                self.ending.fetch_sub(1, Ordering::Relaxed);
+            }
         }
         self.last();
         self.give_share_back();
@@ -62,8 +64,8 @@ impl Ending {
         self.is_there();
         if self.ending.fetch_sub(1, Ordering::AcqRel) == 1 {
             // Relaxed: what is looked for here must not be what puts things in order.
-            let word = self.page().load(Ordering::Relaxed);
-            assert_eq!(word.holds(), 0, "the memory goes while a page is held");
+            let holds = [0, 1].map(|page| self.pages.of(page).load(Ordering::Relaxed).holds());
+            assert_eq!(holds, [0, 0], "the memory goes while a page is held");
             self.give_share_back();
         }
     }
@@ -93,11 +95,24 @@ impl Ending {
     /// As `Hold::drop`: it has no share.
     fn release(&self) {
         self.is_there();
-        match self.page().let_go() {
+        self.finish(self.page(), self.page().let_go());
+    }
+
+    /// The same, of both pages.
+    fn release_both(&self) {
+        self.is_there();
+        for (page, left) in (0..).zip(self.pages.let_go().into_iter().flatten()) {
+            self.finish(self.pages.of(page), left);
+        }
+    }
+
+    /// As `finish` in `hold.rs`.
+    fn finish(&self, page: PageWord<'_>, left: Left) {
+        match left {
             Left::Nothing => {}
             Left::Unsettled => {
                 if self.find() {
-                    self.released(self.page().settle());
+                    self.released(page.settle());
                     self.give_share_back();
                 }
             }
@@ -176,6 +191,26 @@ fn loom_end_against_two_releases_with_a_writer() {
 #[should_panic(expected = "the memory has gone")]
 fn loom_finds_who_comes_late_without_a_share() {
     explore(|| end_with_a_writer(true));
+}
+
+/// Two pages that are released at once, one of them with a writer that waits.
+#[test]
+fn loom_end_against_the_release_of_a_pair() {
+    explore(|| {
+        let ending = Ending::held(1, false);
+        let lower = ending.pages.of(1 - UPPER);
+        assert!(lower.begin_fill());
+        lower.filled();
+        assert!(lower.hold().is_ok());
+        assert_eq!(lower.fault(), Fault::Wait);
+        let holder = {
+            let ending = ending.clone();
+            thread::spawn(move || ending.release_both())
+        };
+        ending.end();
+        holder.join().unwrap();
+        assert_eq!(*ending.shares.lock().unwrap(), 0, "the memory goes");
+    });
 }
 
 /// A page that belongs to its holders.

@@ -31,7 +31,8 @@ pub(crate) fn hold_run(core: &Core, entries: &[Entry], first: u32) -> Begun {
         if entry.get() != Some(frame) {
             break;
         }
-        let both = frame % 2 == 0 && entries.get(held as usize + 1).is_some_and(|next| next.get() == Some(frame + 1));
+        let both =
+            frame.is_multiple_of(2) && entries.get(held as usize + 1).is_some_and(|next| next.get() == Some(frame + 1));
         if !both {
             match core.arena.word(frame).hold() {
                 Ok(Touch::Again) => held += 1,

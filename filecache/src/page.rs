@@ -1,7 +1,7 @@
 //! The state of one page: who may write it, and who relies on it not being written.
 //!
-//! 32 bits a page of the arena, two neighbours in one atomic word (`pair.rs`). What is said here of a page's word is said of
-//! its half: nothing that is done to one half changes the other. The phases, and who moves a page from one to the next:
+//! 32 bits a page of the arena, two neighbours in one atomic word (`pair.rs`). A page's word, here, is its half: nothing that
+//! is done to one half changes the other. The phases, and who moves a page from one to the next:
 //!
 //! ```text
 //!            fill             fill                    guard (or the last release, for a waiting writer)
@@ -29,10 +29,11 @@
 //! *Taken* belongs to one thread, that takes the page out of its file or changes its bytes itself. It too is entered at a
 //! count of zero only.
 //!
-//! The count is optimistic: [`PageWord::hold`] (and [`PairWord::hold`] for two neighbours at once) adds one first and looks at the phase after. An addition to a page that
+//! The count is optimistic: [`PageWord::hold`] adds one first and looks at the phase after. An addition to a page that
 //! is not *Protected* is a *passing* count; it is taken back at once, and it is harmless because every other transition
 //! keeps the count as it finds it. Taking back is a release like any other: if a writer began to wait because of
-//! a passing count, taking it back lets the writer go on.
+//! a passing count, taking it back lets the writer go on. [`PairWord::hold`] does the same for two neighbours at once, and then
+//! looks at each of them.
 //!
 //! A page may have left its file between the moment a holder looked it up and the moment it was counted in. So the holder
 //! looks it up again after: a page that is held stays in its file (or is [detached](PageWord::detach) from it and then

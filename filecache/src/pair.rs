@@ -5,12 +5,12 @@
 //! operation on a page leaves the other half as it is.
 //!
 //! - Always as 64 bits: an atomic that is accessed in two sizes has no meaning in the language.
-//! - An addition or a subtraction carries nothing over: a half's number of holds stays in its bits ([`TOO_MANY`](crate::word::TOO_MANY)
-//!   says why it is never too great; it is never below zero, since each subtraction is of what the same party has added), and a
-//!   phase's step is from the phase that the half has.
+//! - An addition or a subtraction carries nothing over: a half's number of holds stays in its bits. Why it is never too great
+//!   is at [`TOO_MANY`](crate::word::TOO_MANY); it is never below zero, since what is subtracted was added before, by the same
+//!   party or for it. A step between phases is taken by the only party that may leave the phase that is there.
 //! - A comparison may fail because the neighbour has changed: so each is in a loop.
-//! - All changes are read-modify-writes, so each that acquires sees the releases of both halves before it: more order
-//!   than two words would have, never less.
+//! - All changes are read-modify-writes, so a change of one half breaks no order that the other one has made: who acquires
+//!   sees all releases before, of both halves.
 
 #[cfg(not(loom))]
 use std::sync::atomic::{AtomicU64, Ordering};

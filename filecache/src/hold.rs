@@ -254,7 +254,7 @@ impl Payload for Hold {
         assert!(range.start <= range.end && range.end <= *len as usize, "{range:?} of a hold of {len} bytes");
         // SAFETY: as in `pages`.
         let arena = unsafe { &core.0.as_ref().arena };
-        let page = (arena.page_of(first.0) as usize) << arena.page_shift();
+        let page = (arena.page_of(*first) as usize) << arena.page_shift();
         let begin = page + (self.offset as usize & (arena.page_size() - 1));
         // SAFETY: as above.
         unsafe { core.0.as_ref() }.mapping.get()?.segment(begin + range.start..begin + range.end)

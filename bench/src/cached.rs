@@ -54,8 +54,11 @@ impl Cached {
         let cache = Cache::new(config)?;
         let file = cache.open(folder.path().join("file"))?;
         let len = file.len();
-        for start in (0..len).step_by(AT_ONCE as usize) {
-            drop(file.hold(start..len.min(start + AT_ONCE))?);
+        // Read in, and held twice more: as pages are that are sent often. A page's first holds note that it is in use.
+        for _ in 0..3 {
+            for start in (0..len).step_by(AT_ONCE as usize) {
+                drop(file.hold(start..len.min(start + AT_ONCE))?);
+            }
         }
         Ok(Self { cache, file, _folder: folder })
     }

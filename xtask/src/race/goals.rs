@@ -108,11 +108,21 @@ const FLAT: [Flat; 3] = [
 const FLAT_WITHIN: f64 = 1.5;
 
 /// What holds a row back that misses its goal, as far as it is known; by the row's work.
-const HELD_BACK: [(&str, &str); 1] = [(
-    "hold + release of a clean page",
-    "The look-up: loads that depend on each other, before an addition on what the last of them names. Holding a run pays \
-     for it once.",
-)];
+const HELD_BACK: [(&str, &str); 4] = [
+    (
+        "hold + release of a clean page",
+        "The look-up: loads that depend on each other, before an addition on what the last of them names. Holding a run pays \
+         for it once.",
+    ),
+    (
+        "the same, a hold a frame",
+        "Two locked instructions a hold, and a locked instruction waits until all stores before it are done; a third of the \
+         frames lie across a page border. `atomics` says what the two cost alone: most of what the goal leaves. A hold a run \
+         pays for them once in eleven frames.",
+    ),
+    ("cost a frame as rings grow 64 -> 4096", "Misses of the first-level cache: see what grows with a ring, below."),
+    ("cost a frame as both grow", "The same, and misses of the second level for the page words of 4 GiB."),
+];
 
 /// All rows: those with goals first.
 pub fn judge(race: &Race) -> Vec<Row> {

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
 use rustix::fs::{MemfdFlags, OFlags, SealFlags};
@@ -155,6 +155,7 @@ impl SharedMemory {
     }
 
     /// Whether the region can be written: not if it is of a file mapped for reading.
+    #[inline]
     pub fn is_writable(&self) -> bool {
         self.0.writable > 0
     }
@@ -201,6 +202,24 @@ impl SharedMemory {
         unsafe { copy_out(from, bytes) };
     }
 
+    /// The `N` bytes at byte `offset`; fastest when both are multiples of 8.
+    ///
+    /// # Panics
+    /// As [`read_at`](Self::read_at).
+    #[inline]
+    pub fn read_array<const N: usize>(&self, offset: usize) -> [u8; N] {
+        let mut bytes = [0; N];
+        if !offset.is_multiple_of(8) || !N.is_multiple_of(8) || !self.is_writable() {
+            self.read_at(offset, &mut bytes);
+            return bytes;
+        }
+        let words = self.words(offset, N / 8);
+        for (chunk, word) in bytes.chunks_exact_mut(8).zip(words) {
+            chunk.copy_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes());
+        }
+        bytes
+    }
+
     /// Copies bytes in, beginning at byte `offset`.
     ///
     /// # Panics
@@ -242,6 +261,7 @@ impl SharedMemory {
     ///
     /// # Panics
     /// When `offset` is not aligned to 8, the words are not inside the region, or the region can not be written.
+    #[inline]
     pub fn words(&self, offset: usize, count: usize) -> &[AtomicU64] {
         assert!(offset.is_multiple_of(8), "offset {offset} is not aligned to 8 bytes");
         let at = self.writable_range(offset, count.saturating_mul(8));
@@ -296,7 +316,6 @@ fn too_long() -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::Ordering;
 
     #[test]
     fn length_is_rounded_to_pages_and_contents_are_kept() {
@@ -307,6 +326,9 @@ mod tests {
         let mut back = [0; 6];
         memory.read_at(4095, &mut back);
         assert_eq!(&back, b"across");
+        assert_eq!(&memory.read_array::<6>(4095), b"across");
+        assert_eq!(&memory.read_array::<8>(4088), b"\0\0\0\0\0\0\0a");
+        assert_eq!(&memory.read_array::<8>(4096), b"cross\0\0\0");
         memory.word32(8).store(0x0102_0304, Ordering::Relaxed);
         assert_eq!(memory.words(8, 1)[0].load(Ordering::Relaxed), 0x0102_0304);
     }

@@ -117,6 +117,14 @@ impl RxFrame<'_> {
         done
     }
 
+    /// The frame's first `N` bytes; `None` when it has fewer, or they do not lie together. A look at the headers: cheap when `N`
+    /// is a multiple of 8.
+    #[inline]
+    pub fn first<const N: usize>(&self) -> Option<[u8; N]> {
+        let &(start, len) = self.pieces.first()?;
+        (N <= len).then(|| self.memory.read_array(start))
+    }
+
     /// Replaces `bytes` by the frame.
     pub fn copy_to(&self, bytes: &mut Vec<u8>) {
         bytes.clear();

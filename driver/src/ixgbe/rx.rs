@@ -40,7 +40,7 @@ impl RxQueue {
         function.running()?;
         let size = usize::from(function.config.rx_ring);
         let buffers = (size * DESCRIPTOR).next_multiple_of(4096);
-        let end = buffers + size * BUFFER;
+        let end = buffers + size * STRIDE;
         let memory = SharedMemory::new("stillwire-rx", end, HugePages::IfFree)?;
         let mapping = Arc::new(function.pci.iommu().map(&memory, Access::ReadWrite)?);
         let queue = Self {
@@ -179,13 +179,13 @@ impl RxQueue {
     /// Where the buffer of a descriptor begins in memory, bytes.
     #[inline]
     fn buffer(&self, position: u64) -> usize {
-        self.buffers + self.index(position) * BUFFER
+        self.buffers + self.index(position) * STRIDE
     }
 
     #[inline]
     fn arm(&self, position: u64) {
         let index = self.index(position);
-        let buffer = self.buffer_area.slice((index * BUFFER) as u32, BUFFER as u32);
+        let buffer = self.buffer_area.slice((index * STRIDE) as u32, BUFFER as u32);
         let iova = buffer.unwrap_or_else(|| unreachable!("every buffer is mapped")).iova.get();
         self.words.at(index * 2).store(iova.to_le(), Ordering::Relaxed);
         self.words.at(index * 2 + 1).store(0, Ordering::Relaxed);
@@ -203,5 +203,8 @@ impl Drop for RxQueue {
 
 /// Bytes of a receive buffer: SRRCTL counts in KiB, and two of them hold a full-size frame.
 const BUFFER: usize = 2048;
+/// Bytes from one buffer to the next: a cache line more, or the lines that a receiver looks at first, 2 KiB apart, would all be
+/// in two sets of the first-level cache.
+const STRIDE: usize = BUFFER + 64;
 /// Buffers of one frame: enough for 9.5 KiB.
 const MAX_PIECES: usize = 8;

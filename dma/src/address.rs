@@ -73,15 +73,16 @@ pub trait Payload {
     /// When `range` reaches past [`len`](Self::len): the caller's mistake.
     fn segments(&self, range: Range<usize>, each: impl FnMut(Segment));
 
-    /// The segment that is all of `range`, which has bytes: a short way for what is most often so. `None` says nothing; ask
-    /// [`segments`](Self::segments) then.
+    /// The segment that is all of `range`, if it is one: what it is most often, so worth a short way of its own where there is
+    /// one. An implementer that says `None` is asked for the [`segments`](Self::segments).
     ///
     /// # Panics
     /// As [`segments`](Self::segments).
     #[inline]
     fn segment(&self, range: Range<usize>) -> Option<Segment> {
-        let _ = range;
-        None
+        let (mut count, mut last) = (0, None);
+        self.segments(range, |segment| (count, last) = (count + 1, Some(segment)));
+        last.filter(|_| count == 1)
     }
 }
 

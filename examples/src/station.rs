@@ -44,6 +44,15 @@ impl Payload for Cargo {
             Cargo::Buffer(buffer) => buffer.segments(range, each),
         }
     }
+
+    fn segment(&self, range: Range<usize>) -> Option<Segment> {
+        match self {
+            Cargo::Held(hold) => hold.segment(range),
+            Cargo::Unheld(unheld) => unheld.segment(range),
+            Cargo::Direct(hold) => hold.segment(range),
+            Cargo::Buffer(buffer) => buffer.segment(range),
+        }
+    }
 }
 
 impl Cargo {

@@ -137,14 +137,14 @@ impl Works {
 
     /// One burst of [`BURST`] frames of `frame` bytes; returns what it took.
     pub fn burst(&mut self, work: Work, frame: usize) -> Duration {
-        let header = if matches!(work, Work::Bare | Work::Doorbells) { 14 } else { TCP_HEADERS };
+        let header = if matches!(work, Work::Bare | Work::Doorbells) { ETHERNET } else { TCP_HEADERS };
         let payload = (frame - FCS).saturating_sub(header);
         let start = if self.next + BURST * payload > WALK { 0 } else { self.next };
         self.next = start + BURST * payload;
         let burst = Burst { bytes: start as u64..self.next as u64, payload };
         let (file, header) = (&self.cached.file, tcp_header(payload));
-        let pooled = (start..self.next).step_by(payload.max(1)).take(BURST);
-        let pooled = pooled.map(|at| Pooled { buffer: self.buffer, bytes: at..at + payload });
+        let ethernet: [u8; ETHERNET] = *header.first_chunk().expect("it begins with that");
+        let pooled = Pooled { buffer: self.buffer, bytes: start..self.next };
         match work {
             Work::HeaderOnly => self.held.burst(frame, |tx| timed_header_only(tx, &[0xff; HEADER_MOST][..frame - FCS])),
             Work::HoldARun => {
@@ -153,9 +153,11 @@ impl Works {
             Work::HoldAFrame => {
                 self.held.burst(frame, |tx| timed_tx_page_each(tx, file, &header, &burst).expect("frames are posted"))
             }
-            Work::Unheld => self.pooled.burst(frame, |tx| timed_pooled(tx, &header, Some(Offload::TCP_V4), pooled)),
-            Work::Bare => self.pooled.burst(frame, |tx| timed_pooled(tx, &header[..14], None, pooled)),
-            Work::Doorbells => self.pooled.burst(frame, |tx| timed_doorbells(tx, &header[..14], pooled)),
+            Work::Unheld => {
+                self.pooled.burst(frame, |tx| timed_pooled(tx, &header, Some(Offload::TCP_V4), pooled, payload))
+            }
+            Work::Bare => self.pooled.burst(frame, |tx| timed_pooled(tx, &ethernet, None, pooled, payload)),
+            Work::Doorbells => self.pooled.burst(frame, |tx| timed_doorbells(tx, &ethernet, &pooled, payload)),
             Work::Receive => self.receive(frame - FCS),
         }
     }
@@ -181,38 +183,36 @@ fn timed_header_only(tx: &mut TxQueue<Hold>, frame: &[u8]) -> bool {
 }
 
 #[inline(never)]
-fn timed_pooled(
+fn timed_pooled<const HEADER: usize>(
     tx: &mut TxQueue<Pooled>,
-    header: &[u8],
+    header: &[u8; HEADER],
     offload: Option<Offload>,
-    mut payloads: impl Iterator<Item = Pooled>,
+    burst: Pooled,
+    payload: usize,
 ) -> bool {
     tx.reclaim(drop);
-    let all = payloads.all(|payload| matches!(tx.post(frame(header, offload, payload)), Ok(Posted::Queued)));
+    let mut run = tx.run(burst);
+    let all =
+        (0..BURST).all(|frame| matches!(run.post(header, offload, frame * payload..(frame + 1) * payload), Ok(true)));
+    drop(run);
     tx.publish();
     all
 }
 
-/// The same without checksums, and with a doorbell a frame.
+/// The same without checksums, and with a run and a doorbell a frame.
 #[inline(never)]
-fn timed_doorbells(tx: &mut TxQueue<Pooled>, header: &[u8], mut payloads: impl Iterator<Item = Pooled>) -> bool {
+fn timed_doorbells(tx: &mut TxQueue<Pooled>, header: &[u8; ETHERNET], burst: &Pooled, payload: usize) -> bool {
     tx.reclaim(drop);
-    payloads.all(|payload| {
-        let posted = tx.post(frame(header, None, payload));
+    (0..BURST).all(|frame| {
+        let start = burst.bytes.start + frame * payload;
+        let posted = tx.run(Pooled { bytes: start..start + payload, ..*burst }).post(header, None, 0..payload);
         tx.publish();
-        matches!(posted, Ok(Posted::Queued))
+        matches!(posted, Ok(true))
     })
 }
 
-#[inline]
-fn frame(header: &[u8], offload: Option<Offload>, payload: Pooled) -> Frame<'_, Pooled> {
-    let frame = Frame::new(header).payload(payload);
-    match offload {
-        Some(offload) => frame.offload(offload),
-        None => frame,
-    }
-}
-
+/// Bytes of an Ethernet header.
+const ETHERNET: usize = 14;
 const RING: u16 = 512;
 /// Bytes of file and buffer that are walked through: far more than a cache of the processor.
 const WALK: usize = 64 << 20;

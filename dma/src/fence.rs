@@ -1,4 +1,4 @@
-//! The two orderings of a descriptor ring.
+//! The orderings of a descriptor ring.
 //!
 //! A ring is shared with an agent that is no thread of ours. What must be ordered is (1) everything the device will
 //! read before the doorbell that tells it to read, and (2) the look at a descriptor's done bit before the look at
@@ -29,6 +29,14 @@ pub fn release_to_device() {
 #[inline(always)]
 pub fn acquire_from_device() {
     fence(Ordering::Acquire);
+    outer_shareable();
+}
+
+/// Everything written before is visible to the device before anything read after: call it between storing an index that the
+/// device polls and reading whether it wants to be told. A store may be overtaken by a later load even on x86.
+#[inline(always)]
+pub fn store_before_load() {
+    fence(Ordering::SeqCst);
     outer_shareable();
 }
 

@@ -165,13 +165,22 @@ impl PciFunction {
         self.backend.set_msix(eventfds)
     }
 
-    /// Offset of a capability in configuration space.
+    /// Offset of the first capability `id` in configuration space.
     ///
     /// # Errors
     /// When configuration space cannot be read.
     pub fn capability(&self, id: u8) -> Result<Option<u16>> {
+        Ok(self.capabilities(id)?.first().copied())
+    }
+
+    /// Offsets of all capabilities `id` in configuration space, in the order of the device's list.
+    ///
+    /// # Errors
+    /// When configuration space cannot be read.
+    pub fn capabilities(&self, id: u8) -> Result<Vec<u16>> {
+        let mut found = Vec::new();
         if self.config_read16(STATUS)? & STATUS_CAPABILITIES == 0 {
-            return Ok(None);
+            return Ok(found);
         }
         let mut at = self.config_read16(CAPABILITIES)? & 0xfc;
         // The list is the device's word: 48 entries is all that fit behind the header, so more is a loop.
@@ -181,11 +190,11 @@ impl PciFunction {
             }
             let entry = self.config_read16(at)?;
             if entry as u8 == id {
-                return Ok(Some(at));
+                found.push(at);
             }
             at = (entry >> 8) & 0xfc;
         }
-        Ok(None)
+        Ok(found)
     }
 
     /// Reads 16 bits of configuration space.

@@ -7,7 +7,7 @@
 //! - [`Iommu`] and [`Mapping`]: device addresses ([`Iova`]) that exist only while the mapping does;
 //! - [`PciFunction`] and [`RegisterSpace`]: configuration space and BARs, over kernel VFIO, a vfio-user socket, or a
 //!   device model in the same process ([`Backend`]);
-//! - [`fence`]: the two orderings that a descriptor ring needs, with the reasons;
+//! - [`fence`]: the orderings that a descriptor ring needs, with the reasons;
 //! - [`HugeArray`]: plain private memory on huge pages for what only the CPU touches.
 #![warn(missing_docs)]
 
@@ -37,6 +37,6 @@ pub use hugepage::HugeArray;
 pub use iommu::{Access, Iommu, Mapping};
 pub use iova::IovaAllocator;
 pub use memory::{Backing, HugePages, SharedMemory};
-pub use registers::{Register, RegisterSpace};
+pub use registers::{Register, Register16, RegisterSpace};
 pub use ring_memory::{RingSlot, RingSlots, RingView, RingWords};
 pub use sysfs::PciAddress;

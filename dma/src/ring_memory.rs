@@ -124,9 +124,29 @@ impl<const SLOT: usize> RingSlot<'_, SLOT> {
     #[inline]
     pub fn write(self, bytes: &[u8]) -> Segment {
         assert!((1..=SLOT).contains(&bytes.len()), "{} bytes for a slot of {SLOT}", bytes.len());
+        self.fill(0, bytes);
+        Segment { iova: self.iova, len: bytes.len() as u32 }
+    }
+
+    /// Writes two words to the start of the slot and `bytes` behind them, and returns the device's name for all of it.
+    ///
+    /// # Panics
+    /// When there are no bytes, or more than `SLOT` - 16.
+    #[inline]
+    pub fn write_behind(self, front: [u64; 2], bytes: &[u8]) -> Segment {
+        assert!((1..=SLOT.saturating_sub(16)).contains(&bytes.len()), "{} bytes behind 16 of {SLOT}", bytes.len());
+        self.word(0).store(front[0].to_le(), Ordering::Relaxed);
+        self.word(1).store(front[1].to_le(), Ordering::Relaxed);
+        self.fill(2, bytes);
+        Segment { iova: self.iova, len: 16 + bytes.len() as u32 }
+    }
+
+    /// Writes `bytes`, which has some, from word `start` on; the callers have seen that they fit.
+    #[inline(always)]
+    fn fill(self, start: usize, bytes: &[u8]) {
         let (words, rest) = bytes.as_chunks::<8>();
         for (at, word) in words.iter().enumerate() {
-            self.word(at).store(u64::from_ne_bytes(*word), Ordering::Relaxed);
+            self.word(start + at).store(u64::from_ne_bytes(*word), Ordering::Relaxed);
         }
         if !rest.is_empty() {
             let last = match bytes.last_chunk::<8>() {
@@ -134,9 +154,8 @@ impl<const SLOT: usize> RingSlot<'_, SLOT> {
                 Some(last) => u64::from_le_bytes(*last) >> (64 - 8 * rest.len()),
                 None => rest.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)),
             };
-            self.word(words.len()).store(last.to_le(), Ordering::Relaxed);
+            self.word(start + words.len()).store(last.to_le(), Ordering::Relaxed);
         }
-        Segment { iova: self.iova, len: bytes.len() as u32 }
     }
 
     /// Writes two bytes at an even place in the slot (`at` is rounded down), modulo its length.
@@ -200,6 +219,25 @@ mod tests {
     fn more_than_a_slot_panics() {
         let memory = SharedMemory::new("test", 4096, HugePages::Never).unwrap();
         RingSlots::<256>::new(&memory, 0, name(2)).at(0).write(&[0; 257]);
+    }
+
+    #[test]
+    fn what_is_behind_two_words_is_behind_them() {
+        let memory = SharedMemory::new("test", 4096, HugePages::Never).unwrap();
+        let slot = RingSlots::<256>::new(&memory, 0, name(2)).at(1);
+        let segment = slot.write_behind([0x0807_0605_0403_0201, 0x0f0e_0d0c_0b0a_0900], b"eleven more");
+        assert_eq!(segment, Segment { iova: Iova::new(0x10_0100), len: 27 });
+        let mut bytes = [0; 27];
+        memory.read_at(256, &mut bytes);
+        assert_eq!(bytes[..16], [1, 2, 3, 4, 5, 6, 7, 8, 0, 9, 10, 11, 12, 13, 14, 15]);
+        assert_eq!(&bytes[16..], b"eleven more");
+    }
+
+    #[test]
+    #[should_panic(expected = "241 bytes behind 16")]
+    fn more_than_fits_behind_two_words_panics() {
+        let memory = SharedMemory::new("test", 4096, HugePages::Never).unwrap();
+        RingSlots::<256>::new(&memory, 0, name(2)).at(0).write_behind([0; 2], &[0; 241]);
     }
 
     proptest! {

@@ -11,7 +11,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub enum Error {
     /// A function that no driver here knows.
     #[error(
-        "nic: {name} is {vendor:04x}:{device:04x}, which no driver here knows; known are the Intel 82599 family (8086:10fb and sisters)"
+        "nic: {name} is {vendor:04x}:{device:04x}, which no driver here knows; known are the Intel 82599 family (8086:10fb and sisters) and modern virtio-net (1af4:1041)"
     )]
     UnknownDevice {
         /// How the user named it.
@@ -102,12 +102,34 @@ pub enum Error {
         limit: usize,
     },
     /// The NIC has no usable address of its own.
-    #[error("nic: {name} has no valid MAC address in its EEPROM (found {found})")]
+    #[error(
+        "nic: {name} has no valid MAC address of its own (found {found}); give it one, in its EEPROM or where it is emulated"
+    )]
     NoMac {
         /// How the user named it.
         name: String,
-        /// What the EEPROM says.
+        /// What it says.
         found: String,
+    },
+    /// A device without something that this driver cannot do without.
+    #[error("nic: {name} does not offer {feature}: {hint}")]
+    Feature {
+        /// How the user named it.
+        name: String,
+        /// What is missing.
+        feature: &'static str,
+        /// Why it matters, and what to do.
+        hint: &'static str,
+    },
+    /// A device said what none may say. Nothing that it says later is believed.
+    #[error(
+        "nic: {name} breaks the virtio protocol: {what}; stop it to get back what it holds, and tell who makes the device"
+    )]
+    Protocol {
+        /// How the user named it.
+        name: String,
+        /// What it said, and what would have been right.
+        what: String,
     },
     /// Memory, mappings, configuration space.
     #[error(transparent)]

@@ -8,7 +8,7 @@
 //! - [`RxQueue`]: a receive ring.
 //! - [`Frame`] and [`Offload`]: what to send, and which checksums the NIC shall compute.
 //!
-//! Families live side by side ([`ixgbe`]) and never import each other; what they share is here: ring arithmetic
+//! Families live side by side ([`ixgbe`], [`virtio`]) and never import each other; what they share is here: ring arithmetic
 //! (`ring`), offload planning (`offload`), waiting with deadlines (`registers`).
 #![warn(missing_docs)]
 
@@ -19,6 +19,7 @@ mod nic;
 mod offload;
 mod registers;
 mod ring;
+pub mod virtio;
 
 pub use error::{Error, Result};
 pub use frame::{Checksum, ChecksumStatus, Frame, Posted, RxFrame};

@@ -1,13 +1,12 @@
 //! What a user of any NIC sees.
 
 use std::fmt;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use stillwire_dma::{Payload, PciFunction, Segment};
 
 use crate::frame::{Frame, Posted, RxFrame};
-use crate::{Error, Offload, Result, ixgbe};
+use crate::{Error, Offload, Result, ixgbe, virtio};
 
 /// An Ethernet address.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -32,13 +31,13 @@ pub struct Link {
 /// How a NIC is set up.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
-    /// Descriptors of the transmit ring: a power of two, 64 to 8192.
+    /// Descriptors of the transmit ring: a power of two, 64 to 8192. A device that can do only less gets less.
     pub tx_ring: u16,
-    /// Descriptors of the receive ring: a power of two, 64 to 8192.
+    /// Descriptors of the receive ring, likewise.
     pub rx_ring: u16,
     /// Largest frame without check sequence, bytes: 1514 for an MTU of 1500; at most 9720.
     pub max_frame: u16,
-    /// Receive frames for other stations as well.
+    /// Receive frames for other stations as well. A virtio device is not asked: it filters as it does by itself.
     pub promiscuous: bool,
 }
 
@@ -107,36 +106,53 @@ pub struct Statistics {
 
 /// A NIC that was reset, set up and started. Dropping it stops the device; queues taken from it are dead then.
 pub struct Nic {
-    device: ixgbe::Device,
+    device: Device,
     name: String,
+}
+
+/// One of the families.
+enum Device {
+    Ixgbe(ixgbe::Device),
+    Virtio(virtio::Device),
 }
 
 impl Nic {
     /// Takes a PCI function and brings it up. The link may take seconds more: [`wait_for_link`](Self::wait_for_link).
     ///
     /// # Errors
-    /// [`Error::UnknownDevice`], [`Error::Setting`], [`Error::Timeout`], [`Error::NoMac`], or what the bus says.
+    /// [`Error::UnknownDevice`], [`Error::Setting`], [`Error::Timeout`], [`Error::NoMac`], [`Error::Feature`],
+    /// [`Error::Protocol`], or what the bus says.
     pub fn open(function: PciFunction, config: Config) -> Result<Self> {
         config.check()?;
         let (identity, name) = (function.identity()?, function.name());
         let (vendor, device) = (identity.vendor, identity.device);
-        if !ixgbe::knows(vendor, device) {
+        let device = if ixgbe::knows(vendor, device) {
+            Device::Ixgbe(ixgbe::Device::open(function, config)?)
+        } else if virtio::knows(vendor, device) {
+            Device::Virtio(virtio::Device::open(function, config)?)
+        } else {
             return Err(Error::UnknownDevice { name, vendor, device });
-        }
-        Ok(Self { device: ixgbe::Device::open(function, config)?, name })
+        };
+        Ok(Self { device, name })
     }
 
     /// The NIC's own Ethernet address.
     pub fn mac(&self) -> Mac {
-        self.device.mac
+        match &self.device {
+            Device::Ixgbe(device) => device.mac,
+            Device::Virtio(device) => device.mac,
+        }
     }
 
     /// State of the port now.
     ///
     /// # Errors
-    /// [`Error::Gone`].
+    /// [`Error::Gone`]; [`Error::Protocol`] of a device that is not believed any more.
     pub fn link(&self) -> Result<Link> {
-        self.device.link()
+        match &self.device {
+            Device::Ixgbe(device) => device.link(),
+            Device::Virtio(device) => device.link(),
+        }
     }
 
     /// Waits until frames can pass.
@@ -159,20 +175,17 @@ impl Nic {
 
     /// Counts since the NIC was opened.
     pub fn statistics(&self) -> Statistics {
-        self.device.statistics()
+        match &self.device {
+            Device::Ixgbe(device) => device.statistics(),
+            Device::Virtio(device) => device.statistics(),
+        }
     }
 
     /// What it can do.
     pub fn capabilities(&self) -> Capabilities {
-        let config = &self.device.function.config;
-        Capabilities {
-            tx_checksum: true,
-            rx_checksum: true,
-            max_frame: config.max_frame.into(),
-            header_len: ixgbe::HEADER_LEN,
-            payload_pieces: ixgbe::PAYLOAD_PIECES,
-            tx_ring: config.tx_ring.into(),
-            rx_ring: config.rx_ring.into(),
+        match &self.device {
+            Device::Ixgbe(device) => device.capabilities(),
+            Device::Virtio(device) => device.capabilities(),
         }
     }
 
@@ -183,11 +196,10 @@ impl Nic {
     /// # Errors
     /// [`Error::QueueTaken`], [`Error::Timeout`], or what memory and mappings say.
     pub fn tx_queue<T: 'static>(&self) -> Result<TxQueue<T>> {
-        let function = &self.device.function;
-        if function.tx_taken.swap(true, Ordering::Relaxed) {
-            return Err(Error::QueueTaken { name: self.name.clone(), queue: "transmit" });
-        }
-        ixgbe::TxQueue::new(function.clone()).map(TxQueue)
+        Ok(TxQueue(match &self.device {
+            Device::Ixgbe(device) => AnyTx::Ixgbe(ixgbe::TxQueue::new(device.function.clone())?),
+            Device::Virtio(device) => AnyTx::Virtio(virtio::TxQueue::new(device.function.clone())?),
+        }))
     }
 
     /// The receive queue. There is one.
@@ -195,11 +207,10 @@ impl Nic {
     /// # Errors
     /// As [`tx_queue`](Self::tx_queue).
     pub fn rx_queue(&self) -> Result<RxQueue> {
-        let function = &self.device.function;
-        if function.rx_taken.swap(true, Ordering::Relaxed) {
-            return Err(Error::QueueTaken { name: self.name.clone(), queue: "receive" });
-        }
-        ixgbe::RxQueue::new(function.clone()).map(RxQueue)
+        Ok(RxQueue(match &self.device {
+            Device::Ixgbe(device) => AnyRx::Ixgbe(ixgbe::RxQueue::new(device.function.clone())?),
+            Device::Virtio(device) => AnyRx::Virtio(virtio::RxQueue::new(device.function.clone())?),
+        }))
     }
 
     /// Stops all DMA of the device, with proof. Queues keep their tokens until they are dropped or stopped themselves.
@@ -207,7 +218,10 @@ impl Nic {
     /// # Errors
     /// [`Error::NotQuiet`] when there is no proof.
     pub fn stop(&self) -> Result<()> {
-        self.device.function.stop().map(|_quiet| ())
+        match &self.device {
+            Device::Ixgbe(device) => device.function.stop().map(|_quiet| ()),
+            Device::Virtio(device) => device.function.stop().map(|_quiet| ()),
+        }
     }
 }
 
@@ -231,16 +245,25 @@ impl Drop for Nic {
 /// # Ok(())
 /// # }
 /// ```
-pub struct TxQueue<T>(ixgbe::TxQueue<T>);
+pub struct TxQueue<T>(AnyTx<T>);
+
+enum AnyTx<T> {
+    Ixgbe(ixgbe::TxQueue<T>),
+    Virtio(virtio::TxQueue<T>),
+}
 
 impl<T: Payload> TxQueue<T> {
     /// Puts a frame into the ring. The device sees it after the next [`publish`](Self::publish).
     ///
     /// # Errors
-    /// [`Error::Frame`] for what the device cannot send; the payload is dropped then, for the device never saw it.
+    /// [`Error::Frame`] for what the device cannot send, [`Error::Protocol`] when it is not believed any more; the payload is
+    /// dropped then, for the device never saw it.
     #[inline(always)]
     pub fn post<'a>(&mut self, frame: Frame<'a, T>) -> Result<Posted<'a, T>> {
-        self.0.post(frame)
+        match &mut self.0 {
+            AnyTx::Ixgbe(queue) => queue.post(frame),
+            AnyTx::Virtio(queue) => queue.post(frame),
+        }
     }
 
     /// Begins to cut one payload into several frames. The ring keeps `payload` until the last of them is done:
@@ -256,25 +279,37 @@ impl<T> TxQueue<T> {
     /// Shows the device everything posted so far: one doorbell, however many frames.
     #[inline]
     pub fn publish(&mut self) {
-        self.0.publish();
+        match &mut self.0 {
+            AnyTx::Ixgbe(queue) => queue.publish(),
+            AnyTx::Virtio(queue) => queue.publish(),
+        }
     }
 
     /// Calls `done` with the tokens of frames that the device has read, in the order they were posted. Returns the
     /// number of descriptors that became free.
     #[inline]
     pub fn reclaim(&mut self, done: impl FnMut(T)) -> usize {
-        self.0.reclaim(done)
+        match &mut self.0 {
+            AnyTx::Ixgbe(queue) => queue.reclaim(done),
+            AnyTx::Virtio(queue) => queue.reclaim(done),
+        }
     }
 
     /// Descriptors that are free. A frame takes one for its header, one a payload piece, and at times one more.
     #[inline]
     pub fn free(&self) -> usize {
-        self.0.free()
+        match &self.0 {
+            AnyTx::Ixgbe(queue) => queue.free(),
+            AnyTx::Virtio(queue) => queue.free(),
+        }
     }
 
     /// Tokens in the ring.
     pub fn in_flight(&self) -> usize {
-        self.0.in_flight()
+        match &self.0 {
+            AnyTx::Ixgbe(queue) => queue.in_flight(),
+            AnyTx::Virtio(queue) => queue.in_flight(),
+        }
     }
 
     /// Stops the whole device, with proof, and calls `back` with every token still in the ring, sent or not. Dropping
@@ -283,7 +318,10 @@ impl<T> TxQueue<T> {
     /// # Errors
     /// [`Error::NotQuiet`]: no proof could be had, and the tokens are kept until the program ends.
     pub fn stop(mut self, back: impl FnMut(T)) -> Result<()> {
-        self.0.stop(back)
+        match &mut self.0 {
+            AnyTx::Ixgbe(queue) => queue.stop(back),
+            AnyTx::Virtio(queue) => queue.stop(back),
+        }
     }
 }
 
@@ -291,7 +329,7 @@ impl<T> TxQueue<T> {
 ///
 /// However this value ends, the ring keeps the payload for as long as the device may read any frame posted from it.
 pub struct Run<'q, T> {
-    queue: &'q mut ixgbe::TxQueue<T>,
+    queue: &'q mut AnyTx<T>,
     payload: Option<T>,
     /// All of the payload, if it is one segment: frames are cut from this then.
     whole: Option<Segment>,
@@ -313,8 +351,14 @@ impl<T: Payload> Run<'_, T> {
     #[inline(always)]
     pub fn post(&mut self, header: &[u8], offload: Option<Offload>, range: std::ops::Range<usize>) -> Result<bool> {
         let posted = match self.whole.and_then(|whole| whole.part(&range)) {
-            Some(part) => self.queue.post_segment(header, offload, part)?,
-            None => self.queue.post_range(header, offload, self.payload.as_ref(), range)?,
+            Some(part) => match &mut *self.queue {
+                AnyTx::Ixgbe(queue) => queue.post_segment(header, offload, part)?,
+                AnyTx::Virtio(queue) => queue.post_segment(header, offload, part)?,
+            },
+            None => match &mut *self.queue {
+                AnyTx::Ixgbe(queue) => queue.post_range(header, offload, self.payload.as_ref(), range)?,
+                AnyTx::Virtio(queue) => queue.post_range(header, offload, self.payload.as_ref(), range)?,
+            },
         };
         self.posted |= posted.is_some();
         Ok(posted.is_some())
@@ -327,23 +371,37 @@ impl<T> Drop for Run<'_, T> {
         // With no frame posted the device knows nothing of the payload: it is simply dropped.
         if let Some(payload) = self.payload.take().filter(|_| self.posted) {
             // The queue is borrowed, so the last frame in it is the run's.
-            self.queue.keep_with_last(payload);
+            match &mut *self.queue {
+                AnyTx::Ixgbe(queue) => queue.keep_with_last(payload),
+                AnyTx::Virtio(queue) => queue.keep_with_last(payload),
+            }
         }
     }
 }
 
 /// A receive ring with its buffers. Owned by one thread at a time.
-pub struct RxQueue(ixgbe::RxQueue);
+pub struct RxQueue(AnyRx);
+
+enum AnyRx {
+    Ixgbe(ixgbe::RxQueue),
+    Virtio(virtio::RxQueue),
+}
 
 impl RxQueue {
     /// Calls `each` with the frames that have arrived, at most `budget`; returns how many there were.
     #[inline]
     pub fn poll(&mut self, budget: usize, each: impl FnMut(&RxFrame<'_>)) -> usize {
-        self.0.poll(budget, each)
+        match &mut self.0 {
+            AnyRx::Ixgbe(queue) => queue.poll(budget, each),
+            AnyRx::Virtio(queue) => queue.poll(budget, each),
+        }
     }
 
     /// Frames that the device handed over damaged or in a way that made no sense.
     pub fn dropped(&self) -> u64 {
-        self.0.dropped()
+        match &self.0 {
+            AnyRx::Ixgbe(queue) => queue.dropped(),
+            AnyRx::Virtio(queue) => queue.dropped(),
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Bring-up: reset, global settings, link (82599 datasheet 4.6.3).
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,8 +9,9 @@ use stillwire_dma::{Claim, PciFunction};
 use super::regs::*;
 use super::stats::Counters;
 use super::stop::State;
+use super::tx::{HEADER_SLOT, MAX_SEGMENTS};
 use crate::registers::Registers;
-use crate::{Config, Error, Link, Mac, Result};
+use crate::{Capabilities, Config, Error, Link, Mac, Result};
 
 /// PCI device numbers of the 82599 (Linux `ixgbe_type.h`): backplane, CX4, SFP+, LOM, mezzanine, QSFP.
 const DEVICES: [u16; 16] = [
@@ -82,6 +83,19 @@ impl Device {
         };
         Ok(Link { up: links & LINKS_UP != 0, megabits })
     }
+
+    pub(crate) fn capabilities(&self) -> Capabilities {
+        let config = &self.function.config;
+        Capabilities {
+            tx_checksum: true,
+            rx_checksum: true,
+            max_frame: config.max_frame.into(),
+            header_len: HEADER_SLOT,
+            payload_pieces: MAX_SEGMENTS,
+            tx_ring: config.tx_ring.into(),
+            rx_ring: config.rx_ring.into(),
+        }
+    }
 }
 
 impl Function {
@@ -109,6 +123,14 @@ impl Function {
         self.regs.wait(RDRXCTL, RDRXCTL_DMAIDONE, RDRXCTL_DMAIDONE, Duration::from_secs(1))?;
         // Memory is coherent here; and say that a driver is in charge, so that firmware keeps off.
         self.regs.set(CTRL_EXT, CTRL_EXT_NS_DIS | CTRL_EXT_DRV_LOAD);
+        Ok(())
+    }
+
+    /// Marks a queue as taken; there is one of each.
+    pub(super) fn take(&self, taken: &AtomicBool, queue: &'static str) -> Result<()> {
+        if taken.swap(true, Ordering::Relaxed) {
+            return Err(Error::QueueTaken { name: self.pci.name(), queue });
+        }
         Ok(())
     }
 

@@ -44,4 +44,4 @@ mod tx;
 
 pub(crate) use init::{Device, knows};
 pub(crate) use rx::RxQueue;
-pub(crate) use tx::{HEADER_SLOT as HEADER_LEN, MAX_SEGMENTS as PAYLOAD_PIECES, TxQueue};
+pub(crate) use tx::TxQueue;

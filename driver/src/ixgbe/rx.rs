@@ -37,6 +37,7 @@ pub(crate) struct RxQueue {
 
 impl RxQueue {
     pub(crate) fn new(function: Arc<Function>) -> Result<Self> {
+        function.take(&function.rx_taken, "receive")?;
         function.running()?;
         let size = usize::from(function.config.rx_ring);
         let buffers = (size * DESCRIPTOR).next_multiple_of(4096);

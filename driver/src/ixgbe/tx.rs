@@ -47,6 +47,7 @@ pub(crate) struct TxQueue<T> {
 
 impl<T> TxQueue<T> {
     pub(crate) fn new(function: Arc<Function>) -> Result<Self> {
+        function.take(&function.tx_taken, "transmit")?;
         function.running()?;
         let size = function.config.tx_ring;
         let slots = usize::from(size);
@@ -381,11 +382,11 @@ impl<T> Drop for TxQueue<T> {
 }
 
 /// Bytes of a header slot; the 82599 parses headers up to 240 bytes or so.
-pub(crate) const HEADER_SLOT: usize = 256;
+pub(super) const HEADER_SLOT: usize = 256;
 /// Bytes of a slot for headers that fit a cache line.
 const SHORT_HEADER: usize = 64;
 /// Payload descriptors of a frame: 40 in all, one is the header (limit of DPDK's driver).
-pub(crate) const MAX_SEGMENTS: usize = 39;
+pub(super) const MAX_SEGMENTS: usize = 39;
 /// Bytes that one descriptor names; Linux uses 16 KiB as well.
 const MAX_SEGMENT: u32 = 16 * 1024;
 /// Descriptors between reports within a batch.

@@ -20,8 +20,10 @@ pub(crate) struct RxQueue {
     lent: Box<[bool]>,
     memory: SharedMemory,
     merges: bool,
-    /// Buffers and pieces (buffer offset and length) of the frame in hand.
+    /// Buffers that the device gave back, to be lent again at the end of a poll, and not before: one that comes back twice
+    /// in between shows.
     buffers: Vec<u16>,
+    /// Pieces (buffer offset and length) of the frame in hand.
     pieces: Vec<(usize, usize)>,
     /// The device is not believed any more.
     failed: bool,
@@ -43,7 +45,7 @@ impl RxQueue {
             lent: vec![false; size.into()].into(),
             memory,
             merges: function.features & F_MRG_RXBUF != 0,
-            buffers: Vec::with_capacity(MAX_PIECES),
+            buffers: Vec::with_capacity(size.into()),
             pieces: Vec::with_capacity(MAX_PIECES),
             failed: false,
             dropped: 0,
@@ -83,7 +85,7 @@ impl RxQueue {
                     break;
                 }
             };
-            fresh -= self.buffers.len();
+            fresh -= self.pieces.len();
             let frame = RxFrame { memory: &self.memory, pieces: &self.pieces, checksum: header.checksum() };
             let len = frame.len();
             if len < SHORTEST || header.is_large() {
@@ -94,9 +96,9 @@ impl RxQueue {
                 frames += 1;
                 bytes += wire_len(len);
             }
-            while let Some(id) = self.buffers.pop() {
-                self.lend(id);
-            }
+        }
+        while let Some(id) = self.buffers.pop() {
+            self.lend(id);
         }
         self.split.show();
         if frames > 0 {
@@ -113,12 +115,10 @@ impl RxQueue {
 
     /// Takes the next frame, of `fresh` buffers at most, into `buffers` and `pieces`.
     fn take(&mut self, fresh: usize) -> std::result::Result<RxHeader, Breach> {
-        self.buffers.clear();
         self.pieces.clear();
         let (start, len) = self.next_buffer()?;
-        let id = u32::from(self.buffers[0]);
         if len < NET_HEADER {
-            return Err(Breach::Short { id, len: len as u32 });
+            return Err(Breach::Short { id: (start / BUFFER) as u32, len: len as u32 });
         }
         let mut bytes = [0; NET_HEADER];
         self.memory.read_at(start, &mut bytes);
@@ -129,16 +129,14 @@ impl RxQueue {
             if !(1..=MAX_PIECES.min(fresh)).contains(&count.into()) {
                 return Err(Breach::Buffers { count, fresh });
             }
-            let mut full = len == BUFFER;
+            let mut before = (start, len);
             for _ in 1..count {
-                if !full {
-                    let before = (u32::from(*self.buffers.last().unwrap_or(&0)), self.pieces.last());
-                    let len = before.1.map_or(0, |(_, len)| *len as u32);
-                    return Err(Breach::Hole { id: before.0, len, room: BUFFER as u32 });
+                if before.1 < BUFFER {
+                    let (id, len) = ((before.0 / BUFFER) as u32, before.1 as u32);
+                    return Err(Breach::Hole { id, len, room: BUFFER as u32 });
                 }
-                let piece = self.next_buffer()?;
-                full = piece.1 == BUFFER;
-                self.pieces.push(piece);
+                before = self.next_buffer()?;
+                self.pieces.push(before);
             }
         }
         Ok(header)

@@ -54,7 +54,12 @@ impl Split {
     }
 
     pub fn pop(&mut self, memory: &RingMemory<'_>) -> Result<Option<Chain>, Problem> {
-        let before = self.queue.next_avail();
+        // Looked at first: a driver that publishes between two looks would make an empty ring seem to be a broken one.
+        match self.queue.avail_idx(memory, Ordering::Acquire) {
+            Ok(index) if index.0 == self.queue.next_avail() => return Ok(None),
+            Ok(_) => {}
+            Err(_) => return Err("bus fault while reading the available index"),
+        }
         let found = match self.queue.iter(memory) {
             Ok(mut available) => available.next(),
             Err(Error::InvalidAvailRingIndex) => {
@@ -62,10 +67,9 @@ impl Split {
             }
             Err(_) => return Err("bus fault while reading the available index"),
         };
+        // There is one, so what keeps the library from it is its entry.
         let Some(walk) = found else {
-            // Nothing there, or its entry could not be read: the library does not say which.
-            let empty = self.queue.avail_idx(memory, Ordering::Acquire).is_ok_and(|index| index.0 == before);
-            return if empty { Ok(None) } else { Err("bus fault while reading the available ring") };
+            return Err("bus fault while reading the available ring");
         };
         let mut chain = Chain { id: walk.head_index(), slots: 1, ..Chain::default() };
         if chain.id >= self.queue.size() {

@@ -260,9 +260,11 @@ impl<T: Payload> TxQueue<T> {
     /// dropped then, for the device never saw it.
     #[inline(always)]
     pub fn post<'a>(&mut self, frame: Frame<'a, T>) -> Result<Posted<'a, T>> {
+        // A value for each family: one that both arms pass on would have to lie in memory, with all that is constant in it.
+        let Frame { header, offload, payload } = frame;
         match &mut self.0 {
-            AnyTx::Ixgbe(queue) => queue.post(frame),
-            AnyTx::Virtio(queue) => queue.post(frame),
+            AnyTx::Ixgbe(queue) => queue.post(Frame { header, offload, payload }),
+            AnyTx::Virtio(queue) => queue.post(Frame { header, offload, payload }),
         }
     }
 

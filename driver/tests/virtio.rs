@@ -156,6 +156,28 @@ fn frames_around_the_ring_many_times_and_runs_over_one_payload() {
     }
 }
 
+/// The rings' indices are 16 bits.
+#[test]
+fn indices_go_around() {
+    for model in [virtio::Config::default(), without(Features::EVENT_IDX)] {
+        let rig = Rig::with(model, Config::default());
+        let (mut tx, mut rx) = (rig.nic.tx_queue::<()>().unwrap(), rig.nic.rx_queue().unwrap());
+        let (mut sent, mut got) = (0, 0);
+        while sent < 140_000 {
+            // No divisor of the ring's size.
+            for _ in 0..97 {
+                sent += usize::from(matches!(tx.post(Frame::new(&[0xff; 60])).unwrap(), Posted::Queued));
+            }
+            tx.publish();
+            rig.settle();
+            got += rx.poll(1000, |frame| assert_eq!(frame.len(), 60));
+            tx.reclaim(drop);
+            rig.assert_no_complaints();
+        }
+        assert_eq!((sent, tx.in_flight()), (got, 0));
+    }
+}
+
 #[test]
 fn a_full_ring_gives_the_frame_back() {
     let rig = Rig::with(virtio::Config::default(), Config { tx_ring: 64, ..Config::default() });

@@ -22,6 +22,17 @@ fn files_around_a_page_come_back_byte_for_byte() {
 }
 
 #[test]
+fn another_family_s_device_carries_the_same_bytes() {
+    let folder = TempDir::new().unwrap();
+    for len in [0, 1, 1428, 4097, 5_000_000] {
+        let report = send(&[text(&file(folder.path(), len)), "--device", "emulated:virtio"]);
+        assert_eq!((report.bytes, report.torn, report.verified), (len as u64, 0, true), "{len}: {report:?}");
+        assert_eq!(report.device, "emulated:virtio");
+        assert_eq!(report.holds > 0, len > 0);
+    }
+}
+
+#[test]
 fn small_payloads_and_a_jumbo_mtu() {
     let folder = TempDir::new().unwrap();
     let path = file(folder.path(), 100_001);
@@ -47,15 +58,15 @@ fn an_empty_file_is_said_to_be_empty() {
 }
 
 /// The promise, and what happens without it: the same file, the same writers, with holds and without.
-fn scribble_pair(seconds: &str) {
+fn scribble_pair(device: &str, seconds: &str) {
     let folder = TempDir::new().unwrap();
     let path = file(folder.path(), 8 << 20);
-    let held = send(&[text(&path), "--scribble", "--seconds", seconds]);
+    let held = send(&[text(&path), "--device", device, "--scribble", "--seconds", seconds]);
     assert_eq!(held.torn, 0, "{held:?}");
     assert!(held.writer_pauses > 0 && held.verified, "{held:?}");
     assert!(held.seconds >= seconds.parse().unwrap());
     assert!(held.writer_pause_us.max >= held.writer_pause_us.p50 && held.writer_pause_us.p50 > 0.0, "{held:?}");
-    let unheld = send(&[text(&path), "--scribble", "--unheld", "--seconds", seconds]);
+    let unheld = send(&[text(&path), "--device", device, "--scribble", "--unheld", "--seconds", seconds]);
     assert!(unheld.torn > 0, "{unheld:?}");
     // Writers may wait for write-back, but for no hold.
     assert_eq!(unheld.holds, 0, "{unheld:?}");
@@ -63,13 +74,20 @@ fn scribble_pair(seconds: &str) {
 
 #[test]
 fn scribbled_pages_are_still_when_held_and_torn_when_not() {
-    scribble_pair("1.5");
+    scribble_pair("emulated:ixgbe", "1.5");
 }
 
 #[test]
-#[ignore = "takes 20 s; cargo xtask test runs it"]
+fn scribbled_pages_are_still_on_virtio_too() {
+    scribble_pair("emulated:virtio", "1.5");
+}
+
+#[test]
+#[ignore = "takes 40 s; cargo xtask test runs it"]
 fn scribbled_pages_are_still_for_ten_seconds() {
-    scribble_pair("10");
+    for device in ["emulated:ixgbe", "emulated:virtio"] {
+        scribble_pair(device, "10");
+    }
 }
 
 #[test]

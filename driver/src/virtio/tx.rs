@@ -85,7 +85,7 @@ impl<T> TxQueue<T> {
     }
 
     /// Puts a frame into the ring, which keeps its payload until the frame's chain is used.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn post<'a>(&mut self, frame: Frame<'a, T>) -> Result<Posted<'a, T>>
     where
         T: Payload,

@@ -229,7 +229,7 @@ fn bytes_of_the_rings_are_survived() {
             let used = u64::from(common.read(48)) | u64::from(common.read(52)) << 32;
             // Aligned words of the used ring: 4 bytes in.
             let at = (next() % 65) * 8;
-            let bytes = if next() & 1 == 0 { next() % 64 << 16 | next() % 3000 << 32 } else { next() };
+            let bytes = if next() & 1 == 0 { ((next() % 64) << 16) | ((next() % 3000) << 32) } else { next() };
             // Behind what the device wrote itself.
             busy.rig.steps(20);
             busy.rig.device.memory().store_u64(used - 4 + at, bytes).unwrap();

@@ -224,8 +224,8 @@ mod tests {
     #[test]
     fn what_is_behind_two_words_is_behind_them() {
         let memory = SharedMemory::new("test", 4096, HugePages::Never).unwrap();
-        let slot = RingSlots::<256>::new(&memory, 0, name(2)).at(1);
-        let segment = slot.write_behind([0x0807_0605_0403_0201, 0x0f0e_0d0c_0b0a_0900], b"eleven more");
+        let slots = RingSlots::<256>::new(&memory, 0, name(2));
+        let segment = slots.at(1).write_behind([0x0807_0605_0403_0201, 0x0f0e_0d0c_0b0a_0900], b"eleven more");
         assert_eq!(segment, Segment { iova: Iova::new(0x10_0100), len: 27 });
         let mut bytes = [0; 27];
         memory.read_at(256, &mut bytes);

@@ -210,7 +210,7 @@ impl SharedMemory {
     pub fn read_array<const N: usize>(&self, offset: usize) -> [u8; N] {
         let mut bytes = [0; N];
         if !offset.is_multiple_of(8) || !N.is_multiple_of(8) || !self.is_writable() {
-            self.read_at(offset, &mut bytes);
+            self.read_elsewhere(offset, &mut bytes);
             return bytes;
         }
         let words = self.words(offset, N / 8);
@@ -218,6 +218,12 @@ impl SharedMemory {
             chunk.copy_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes());
         }
         bytes
+    }
+
+    /// [`read_at`](Self::read_at), not as a part of its caller.
+    #[cold]
+    fn read_elsewhere(&self, offset: usize, bytes: &mut [u8]) {
+        self.read_at(offset, bytes);
     }
 
     /// Copies bytes in, beginning at byte `offset`.

@@ -81,6 +81,8 @@ pub struct RxFrame<'a> {
     pub(crate) memory: &'a SharedMemory,
     /// Offset in `memory` and length of each piece, bytes.
     pub(crate) pieces: &'a [(usize, usize)],
+    /// Length of all of them.
+    pub(crate) len: usize,
     pub(crate) checksum: ChecksumStatus,
 }
 
@@ -88,7 +90,7 @@ impl RxFrame<'_> {
     /// Length without the frame check sequence, bytes.
     #[inline]
     pub fn len(&self) -> usize {
-        self.pieces.iter().map(|(_, len)| len).sum()
+        self.len
     }
 
     /// Whether there are no bytes.

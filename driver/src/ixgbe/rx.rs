@@ -106,14 +106,24 @@ impl RxQueue {
             fence::acquire_from_device();
             let first = u64::from_le(self.words.at(at).load(Ordering::Relaxed));
             let len = status.buffer_len();
-            if status.is_whole_and_good() && (1..=BUFFER).contains(&len) && self.is_between_frames() {
-                // A frame in one buffer: what nearly all of them are.
-                let piece = [(self.buffer(self.next), len)];
+            // A frame in one buffer: what nearly all of them are.
+            let simple = status.is_whole_and_good() && (1..=BUFFER).contains(&len) && self.is_between_frames();
+            let piece = [(self.buffer(self.next), len)];
+            if simple {
                 self.next += 1;
-                each(&RxFrame { memory: &self.memory, pieces: &piece, checksum: status.checksum(first) });
-                frames += 1;
+            } else if !self.collect(status) {
+                continue;
+            }
+            // Called in one place, so that it becomes part of this.
+            let (pieces, len) = if simple {
+                (&piece[..], len)
             } else {
-                frames += usize::from(self.take(status, first, &mut each));
+                (&self.pieces[..], self.pieces.iter().map(|(_, len)| len).sum())
+            };
+            each(&RxFrame { memory: &self.memory, pieces, len, checksum: status.checksum(first) });
+            frames += 1;
+            if !simple {
+                self.pieces.clear();
             }
         }
         self.give_back();
@@ -130,9 +140,9 @@ impl RxQueue {
         self.pieces.is_empty() && !self.spoilt
     }
 
-    /// One written-back descriptor of any kind; returns whether it ended a frame that was handed out.
+    /// One written-back descriptor of any kind; returns whether it ended a good frame, which is in `pieces` then.
     #[inline(never)]
-    fn take(&mut self, status: RxStatus, first: u64, each: &mut impl FnMut(&RxFrame<'_>)) -> bool {
+    fn collect(&mut self, status: RxStatus) -> bool {
         let len = status.buffer_len();
         if (1..=BUFFER).contains(&len) && self.pieces.len() < MAX_PIECES {
             self.pieces.push((self.buffer(self.next), len));
@@ -144,12 +154,10 @@ impl RxQueue {
             return false;
         }
         let good = !self.spoilt && !status.damaged();
-        if good {
-            each(&RxFrame { memory: &self.memory, pieces: &self.pieces, checksum: status.checksum(first) });
-        } else {
+        if !good {
             self.dropped += 1;
+            self.pieces.clear();
         }
-        self.pieces.clear();
         self.spoilt = false;
         good
     }

@@ -86,8 +86,8 @@ impl RxQueue {
                 }
             };
             fresh -= self.pieces.len();
-            let frame = RxFrame { memory: &self.memory, pieces: &self.pieces, checksum: header.checksum() };
-            let len = frame.len();
+            let len = self.pieces.iter().map(|(_, len)| len).sum();
+            let frame = RxFrame { memory: &self.memory, pieces: &self.pieces, len, checksum: header.checksum() };
             if len < SHORTEST || header.is_large() {
                 self.dropped += 1;
                 self.function.counters.rx_errors.add(1);

@@ -1,7 +1,11 @@
 //! Ring arithmetic. Pure: positions count up for ever as `u64` and are reduced only to index memory, so there is no
 //! wrap-around to get wrong.
 
-use stillwire_dma::HugeArray;
+use std::sync::Arc;
+
+use stillwire_dma::{HugeArray, Mapping};
+
+use crate::{Error, Result};
 
 /// Positions of a descriptor ring: `clean <= published <= next <= clean + size - 1`.
 ///
@@ -123,6 +127,35 @@ impl<V> Fifo<V> {
         let index = self.head as usize & (self.slots.len() - 1);
         self.head += 1;
         self.slots[index].take().map(|(_, value)| value)
+    }
+}
+
+impl<T> Fifo<T> {
+    /// Ends a queue whose device was to be stopped: hands out every token that is left, in ring order, behind the proof that
+    /// `stopped` is. Without it the device may still read their bytes, and the queue's own memory: then neither they nor their
+    /// device addresses are ever given back, and the error says how many there were.
+    pub(crate) fn end<Quiet>(
+        &mut self,
+        stopped: Result<Quiet>,
+        mapping: &Arc<Mapping>,
+        mut back: impl FnMut(T),
+    ) -> Result<()> {
+        let Err(error) = stopped else {
+            while let Some(token) = self.pop_through(u64::MAX) {
+                back(token);
+            }
+            return Ok(());
+        };
+        std::mem::forget(mapping.clone());
+        let mut kept = 0;
+        while let Some(token) = self.pop_through(u64::MAX) {
+            std::mem::forget(token);
+            kept += 1;
+        }
+        match error {
+            Error::NotQuiet { name, why, .. } => Err(Error::NotQuiet { name, why, kept }),
+            other => Err(other),
+        }
     }
 }
 

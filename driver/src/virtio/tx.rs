@@ -267,29 +267,8 @@ impl<T> TxQueue<T> {
     }
 
     /// Stops the device with proof, then hands out every token that is left, in ring order.
-    pub(crate) fn stop(&mut self, mut back: impl FnMut(T)) -> Result<()> {
-        match self.function.stop() {
-            Ok(_quiet) => {
-                while let Some(token) = self.tokens.pop_through(u64::MAX) {
-                    back(token);
-                }
-                Ok(())
-            }
-            Err(error) => {
-                // The device may still read these bytes, and the headers: neither they nor their device addresses are ever
-                // given back.
-                std::mem::forget(self.mapping.clone());
-                let mut kept = 0;
-                while let Some(token) = self.tokens.pop_through(u64::MAX) {
-                    std::mem::forget(token);
-                    kept += 1;
-                }
-                match error {
-                    Error::NotQuiet { name, why, .. } => Err(Error::NotQuiet { name, why, kept }),
-                    other => Err(other),
-                }
-            }
-        }
+    pub(crate) fn stop(&mut self, back: impl FnMut(T)) -> Result<()> {
+        self.tokens.end(self.function.stop(), &self.mapping, back)
     }
 
     /// Refuses what the device cannot send, and a device that is not believed; returns the frame's length, bytes.

@@ -84,6 +84,7 @@ pub struct RxFrame<'a> {
     /// Length of all of them.
     pub(crate) len: usize,
     pub(crate) checksum: ChecksumStatus,
+    pub(crate) vlan: Option<u16>,
 }
 
 impl RxFrame<'_> {
@@ -102,6 +103,12 @@ impl RxFrame<'_> {
     #[inline]
     pub fn checksum(&self) -> ChecksumStatus {
         self.checksum
+    }
+
+    /// The VLAN tag (priority, DEI, number) that the NIC took off ([`Config::vlan_strip`](crate::Config::vlan_strip)).
+    #[inline]
+    pub fn vlan(&self) -> Option<u16> {
+        self.vlan
     }
 
     /// Copies the frame's bytes from `offset` on into `bytes`; returns how many there were, fewer than asked at its end.

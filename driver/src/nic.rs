@@ -39,13 +39,23 @@ pub struct Config {
     pub max_frame: u16,
     /// Receive frames for other stations as well. A virtio device is not asked: it filters as it does by itself.
     pub promiscuous: bool,
+    /// Transmit and receive queues, of each so many: 1 to 16. With more than one the device spreads received flows over the
+    /// receive queues (RSS); all of them must be taken and polled then.
+    pub queues: u16,
+    /// Take the VLAN tag off received frames: see [`RxFrame::vlan`]. Where the device cannot, frames keep it.
+    pub vlan_strip: bool,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { tx_ring: 1024, rx_ring: 1024, max_frame: 1514, promiscuous: false }
+        Self { tx_ring: 1024, rx_ring: 1024, max_frame: 1514, promiscuous: false, queues: 1, vlan_strip: false }
     }
 }
+
+/// What RSS of the 82599 spreads over.
+const MOST_QUEUES: u16 = 16;
+/// Bytes of the longest frame to be cut into segments that any device here takes: an IP packet in tagged Ethernet.
+pub(crate) const LONGEST_SEGMENTED: usize = u16::MAX as usize + 22;
 
 /// Bytes of the longest frame that any device here takes, without check sequence.
 pub(crate) const LONGEST_FRAME: usize = 9720;
@@ -62,6 +72,10 @@ impl Config {
             let allowed = "64 to 9720 bytes would do";
             return Err(Error::Setting { setting: "largest frame", found: self.max_frame.into(), allowed });
         }
+        if !(1..=MOST_QUEUES).contains(&self.queues) {
+            let allowed = "1 to 16 would do";
+            return Err(Error::Setting { setting: "queues", found: self.queues.into(), allowed });
+        }
         Ok(())
     }
 }
@@ -73,6 +87,18 @@ pub struct Capabilities {
     pub tx_checksum: bool,
     /// The same on receive.
     pub rx_checksum: bool,
+    /// SCTP's CRC32c on transmit.
+    pub sctp_checksum: bool,
+    /// Cuts TCP ([`Offload::segment`]).
+    pub tcp_segmentation: bool,
+    /// Cuts UDP ([`Offload::segment`]).
+    pub udp_segmentation: bool,
+    /// Puts VLAN tags in ([`Offload::vlan`]) and takes them off ([`Config::vlan_strip`]).
+    pub vlan: bool,
+    /// Longest frame to be cut into segments, bytes; 0 where none is.
+    pub max_segmented: usize,
+    /// Queues of each kind.
+    pub queues: usize,
     /// Largest frame it was set up for, bytes without check sequence.
     pub max_frame: usize,
     /// Longest [`Frame`] header, bytes.
@@ -189,7 +215,8 @@ impl Nic {
         }
     }
 
-    /// The transmit queue, for frames that carry tokens of type `T`. There is one.
+    /// The next transmit queue that nobody has taken, for frames that carry tokens of type `T`: there are
+    /// [`Config::queues`].
     ///
     /// Tokens own what they stand for (`'static`): one that merely borrowed it could be outlived by the device.
     ///
@@ -202,7 +229,7 @@ impl Nic {
         }))
     }
 
-    /// The receive queue. There is one.
+    /// The next receive queue that nobody has taken: there are [`Config::queues`].
     ///
     /// # Errors
     /// As [`tx_queue`](Self::tx_queue).
@@ -306,6 +333,14 @@ impl<T> TxQueue<T> {
         }
     }
 
+    /// The queue's number in the device.
+    pub fn index(&self) -> usize {
+        match &self.0 {
+            AnyTx::Ixgbe(queue) => queue.number(),
+            AnyTx::Virtio(queue) => queue.number(),
+        }
+    }
+
     /// Tokens in the ring.
     pub fn in_flight(&self) -> usize {
         match &self.0 {
@@ -396,6 +431,14 @@ impl RxQueue {
         match &mut self.0 {
             AnyRx::Ixgbe(queue) => queue.poll(budget, each),
             AnyRx::Virtio(queue) => queue.poll(budget, each),
+        }
+    }
+
+    /// The queue's number in the device.
+    pub fn index(&self) -> usize {
+        match &self.0 {
+            AnyRx::Ixgbe(queue) => queue.number(),
+            AnyRx::Virtio(queue) => queue.number(),
         }
     }
 

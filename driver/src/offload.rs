@@ -1,4 +1,6 @@
-//! Which checksums the NIC shall compute, and what the header must hold for that. Pure.
+//! What the NIC shall do with a frame (checksums, segmentation, a tag), and what the header must hold for that. Pure.
+
+use std::num::NonZeroU16;
 
 use crate::{Error, Result};
 
@@ -18,9 +20,11 @@ pub enum Transport {
     Udp,
     /// TCP.
     Tcp,
+    /// SCTP: its CRC32c.
+    Sctp,
 }
 
-/// Checksums to be computed by the NIC.
+/// What the NIC shall do with a frame.
 ///
 /// The header's checksum fields are written by the driver as the NIC wants them; what they held does not matter.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,24 +37,55 @@ pub struct Offload {
     pub ip_len: u16,
     /// The transport layer; `None` for the IPv4 header checksum alone.
     pub transport: Option<Transport>,
+    /// Payload bytes of a segment, [`SMALLEST_SEGMENT`](Self::SMALLEST_SEGMENT) at least: the NIC cuts the payload into frames of
+    /// so many bytes, the last of the rest, each behind the same header with lengths, checksums, IPv4 identification and TCP
+    /// sequence number as they must be (TSO for TCP, USO for UDP). The header must end where the payload begins; the lengths
+    /// in it do not matter.
+    pub segment: Option<NonZeroU16>,
+    /// A VLAN tag (802.1Q: priority, DEI, number) that the NIC puts behind the addresses. `ethernet_len` is without it.
+    pub vlan: Option<u16>,
 }
 
 impl Offload {
-    /// All of it in one number, for a quick look whether it changes; never 0.
+    /// Fewest payload bytes of a segment that every device can do (the E810's limit).
+    pub const SMALLEST_SEGMENT: u16 = 64;
+
+    /// All of it but segments in one number, for a quick look whether it changes; never 0.
     #[inline(always)]
     pub(crate) fn key(self) -> u64 {
         let transport = self.transport.map_or(1, |transport| 2 + transport as u64);
-        u64::from(self.ethernet_len) | (self.ip as u64) << 8 | u64::from(self.ip_len) << 16 | transport << 32
+        let layers = u64::from(self.ethernet_len) | (self.ip as u64) << 8 | u64::from(self.ip_len) << 16;
+        let vlan = self.vlan.map_or(0, |tag| 1 << 16 | u64::from(tag));
+        layers | transport << 32 | vlan << 40
+    }
+
+    /// The same, and the payload is cut into segments of so many bytes; 0 for one that is not.
+    pub const fn segmented(self, segment: u16) -> Self {
+        Self { segment: NonZeroU16::new(segment), ..self }
+    }
+
+    /// The same, and the NIC puts a VLAN tag in.
+    pub const fn tagged(self, vlan: u16) -> Self {
+        Self { vlan: Some(vlan), ..self }
     }
 
     /// UDP in IPv4 without options in untagged Ethernet.
-    pub const UDP_V4: Self = Self { ethernet_len: 14, ip: Ip::V4, ip_len: 20, transport: Some(Transport::Udp) };
+    pub const UDP_V4: Self = Self::plain(Ip::V4, Transport::Udp);
     /// TCP in IPv4 without options in untagged Ethernet.
-    pub const TCP_V4: Self = Self { ethernet_len: 14, ip: Ip::V4, ip_len: 20, transport: Some(Transport::Tcp) };
+    pub const TCP_V4: Self = Self::plain(Ip::V4, Transport::Tcp);
     /// UDP in IPv6 without extension headers in untagged Ethernet.
-    pub const UDP_V6: Self = Self { ethernet_len: 14, ip: Ip::V6, ip_len: 40, transport: Some(Transport::Udp) };
+    pub const UDP_V6: Self = Self::plain(Ip::V6, Transport::Udp);
     /// TCP in IPv6 without extension headers in untagged Ethernet.
-    pub const TCP_V6: Self = Self { ethernet_len: 14, ip: Ip::V6, ip_len: 40, transport: Some(Transport::Tcp) };
+    pub const TCP_V6: Self = Self::plain(Ip::V6, Transport::Tcp);
+
+    /// A transport in IP without options or extension headers in untagged Ethernet.
+    const fn plain(ip: Ip, transport: Transport) -> Self {
+        let ip_len = match ip {
+            Ip::V4 => 20,
+            Ip::V6 => 40,
+        };
+        Self { ethernet_len: 14, ip, ip_len, transport: Some(transport), segment: None, vlan: None }
+    }
 
     /// Refuses lengths (bytes) of header and payload that do not go with the layers named.
     ///
@@ -68,33 +103,97 @@ impl Offload {
         Err(self.refuse(header, (header + payload).saturating_sub(l4_at)))
     }
 
+    /// Refuses a frame that cannot be cut into segments, each at most `longest` bytes with its header; `payload` in bytes. Returns
+    /// the length of the transport's header, bytes.
+    ///
+    /// # Errors
+    /// [`Error::Frame`]: as [`check`](Self::check), or the header does not end with the transport's, or segments too small or
+    /// too large.
+    pub(crate) fn check_segments(self, header: &[u8], payload: usize, longest: usize) -> Result<usize> {
+        self.check(header.len(), payload)?;
+        let (l4_at, segment) = (self.transport_at(), self.segment.map_or(0, NonZeroU16::get));
+        let transport_len = match self.transport {
+            Some(Transport::Udp) => 8,
+            Some(Transport::Tcp) => usize::from(header[l4_at + 12] >> 4) * 4,
+            Some(Transport::Sctp) | None => {
+                let what = "segmentation: neither TCP nor UDP; segmentable transports";
+                return Err(Error::Frame { what, found: 0, limit: 1 });
+            }
+        };
+        let packet = header.len() - usize::from(self.ethernet_len) + payload;
+        let frame = header.len() + payload.min(segment.into());
+        let (what, found, limit) = if header.len() != l4_at + transport_len || transport_len < 8 {
+            ("segmentation: header bytes (up to the end of the transport's)", header.len(), l4_at + transport_len)
+        } else if segment < Self::SMALLEST_SEGMENT {
+            ("segmentation: payload bytes of a segment (at least)", segment.into(), Self::SMALLEST_SEGMENT.into())
+        } else if payload == 0 {
+            ("segmentation: payload bytes (at least)", 0, 1)
+        } else if packet > usize::from(u16::MAX) {
+            ("segmentation: bytes of the IP packet to be cut", packet, u16::MAX.into())
+        } else if frame > longest {
+            ("segmentation: bytes of a segment's frame", frame, longest)
+        } else {
+            return Ok(transport_len);
+        };
+        Err(Error::Frame { what, found, limit })
+    }
+
     /// What must be written over `header` before the NIC may have it; both lengths have been [checked](Self::check).
     ///
     /// The pseudo-header sum goes into the transport checksum field, not inverted, with the transport length in it: the
-    /// NIC adds the rest and inverts.
+    /// NIC adds the rest and inverts. For segments that length is left out: the NIC adds that of each.
     #[inline(always)]
     pub(crate) fn patches(self, header: &[u8], payload: usize) -> Patches {
         let (ip_at, l4_at) = (usize::from(self.ethernet_len), self.transport_at());
         let ip_checksum = ip_at + 10;
         let Some(transport) = self.transport else {
-            return Patches { zero_at: ip_checksum, sum_at: ip_checksum, sum: 0 };
+            return Patches { zero_at: ip_checksum, sum_at: ip_checksum, sum: 0, also_zero_at: None };
         };
         let datagram = header.len() + payload - l4_at;
-        let sum = self.ip.pseudo_sum(&header[ip_at..l4_at], transport, datagram as u16);
         let sum_at = l4_at + transport.checksum_at();
-        Patches { zero_at: if self.ip == Ip::V4 { ip_checksum } else { sum_at }, sum_at, sum }
+        let zero_at = if self.ip == Ip::V4 { ip_checksum } else { sum_at };
+        if transport == Transport::Sctp {
+            // There is no pseudo header, and the field has four bytes.
+            return Patches { zero_at, sum_at, sum: 0, also_zero_at: Some(sum_at + 2) };
+        }
+        let ip = &header[ip_at..l4_at];
+        if self.segment.is_some() {
+            let sum = self.ip.pseudo_sum(ip, transport, 0);
+            return Patches { zero_at, sum_at, sum, also_zero_at: Some(ip_at + self.ip.length_at()) };
+        }
+        Patches { zero_at, sum_at, sum: self.ip.pseudo_sum(ip, transport, datagram as u16), also_zero_at: None }
+    }
+
+    /// What must be written over a header to be cut by a device that wants it as one for the whole: where, and two bytes. The
+    /// pseudo-header sum has the whole's length in it.
+    pub(crate) fn whole(self, header: &[u8], payload: usize) -> [(usize, u16); 3] {
+        let (ip_at, l4_at) = (usize::from(self.ethernet_len), self.transport_at());
+        let (packet, datagram) = (header.len() + payload - ip_at, (header.len() + payload - l4_at) as u16);
+        let ip_len = match self.ip {
+            Ip::V4 => packet as u16,
+            Ip::V6 => (packet - 40) as u16,
+        };
+        let transport = self.transport.unwrap_or(Transport::Udp);
+        let sum = self.ip.pseudo_sum(&header[ip_at..l4_at], transport, datagram);
+        let sum = (l4_at + transport.checksum_at(), sum);
+        let length = match transport {
+            Transport::Udp => (l4_at + 4, datagram),
+            // It has none of its own.
+            Transport::Tcp | Transport::Sctp => sum,
+        };
+        [(ip_at + self.ip.length_at(), ip_len), length, sum]
     }
 
     /// Offset of the transport header, bytes.
     #[inline]
-    fn transport_at(self) -> usize {
+    pub(crate) fn transport_at(self) -> usize {
         usize::from(self.ethernet_len) + usize::from(self.ip_len)
     }
 
     /// IPv6 has no checksum of its own.
     #[inline]
     fn is_nothing(self) -> bool {
-        self.ip == Ip::V6 && self.transport.is_none()
+        self.ip == Ip::V6 && self.transport.is_none() && self.vlan.is_none()
     }
 
     /// What is wrong with a header of so many bytes, or with the length of its datagram.
@@ -140,6 +239,14 @@ impl Ip {
         }
     }
 
+    /// Offset of the length field in the IP header, bytes.
+    fn length_at(self) -> usize {
+        match self {
+            Ip::V4 => 2,
+            Ip::V6 => 4,
+        }
+    }
+
     /// The folded, not inverted sum of the pseudo header (RFC 768, RFC 9293, RFC 8200 8.1). `ip` is the IP header.
     #[inline(always)]
     fn pseudo_sum(self, ip: &[u8], transport: Transport, l4_len: u16) -> u16 {
@@ -165,6 +272,7 @@ impl Transport {
         match self {
             Transport::Udp => 8,
             Transport::Tcp => 20,
+            Transport::Sctp => 12,
         }
     }
 
@@ -173,6 +281,7 @@ impl Transport {
         match self {
             Transport::Udp => 6,
             Transport::Tcp => 16,
+            Transport::Sctp => 8,
         }
     }
 
@@ -180,6 +289,7 @@ impl Transport {
         match self {
             Transport::Udp => 17,
             Transport::Tcp => 6,
+            Transport::Sctp => 132,
         }
     }
 }
@@ -194,6 +304,8 @@ pub(crate) struct Patches {
     pub sum_at: usize,
     /// The sum.
     pub sum: u16,
+    /// Two bytes of zero more: the IP length of what is to be cut, or the rest of SCTP's checksum.
+    pub also_zero_at: Option<usize>,
 }
 
 #[cfg(test)]
@@ -272,7 +384,7 @@ mod tests {
         assert!(refused(Offload::UDP_V4, 42, 65_528).contains("transport length is 65536"));
         let ip_only = Offload { transport: None, ..Offload::UDP_V4 };
         ip_only.check(34, 10).unwrap();
-        assert_eq!(ip_only.patches(&[0; 34], 10), Patches { zero_at: 24, sum_at: 24, sum: 0 });
+        assert_eq!(ip_only.patches(&[0; 34], 10), Patches { zero_at: 24, sum_at: 24, sum: 0, also_zero_at: None });
         assert!(refused(Offload { ethernet_len: 15, ..Offload::UDP_V4 }, 100, 0).contains("even"));
         assert!(refused(Offload { ip_len: 21, ..Offload::UDP_V4 }, 100, 0).contains("even"));
         assert!(refused(Offload { transport: None, ..Offload::UDP_V6 }, 100, 0).contains("has none"));
@@ -283,9 +395,11 @@ mod tests {
         let (mut keys, mut count) = (std::collections::HashSet::from([0]), 1);
         for ethernet_len in [14, 18] {
             for (ip, ip_len) in [(Ip::V4, 20), (Ip::V4, 24), (Ip::V6, 40), (Ip::V6, 296)] {
-                for transport in [None, Some(Transport::Udp), Some(Transport::Tcp)] {
-                    keys.insert(Offload { ethernet_len, ip, ip_len, transport }.key());
-                    count += 1;
+                for transport in [None, Some(Transport::Udp), Some(Transport::Tcp), Some(Transport::Sctp)] {
+                    for vlan in [None, Some(0), Some(7)] {
+                        keys.insert(Offload { ethernet_len, ip, ip_len, transport, segment: None, vlan }.key());
+                        count += 1;
+                    }
                 }
             }
         }

@@ -274,6 +274,8 @@ proptest! {
             ip_len: if v6 { 40 } else { 20 },
             transport: Some(if tcp { Transport::Tcp } else { Transport::Udp }),
             ethernet_len: 14,
+            segment: None,
+            vlan: None,
         };
         let memory = Memory::new(&rig.function, &bytes);
         let header = header(&rig, offload, bytes.len());

@@ -104,19 +104,23 @@ pub(crate) struct TxContext {
 impl TxData {
     const FRAME: u64 = Self::new().into_bits();
     const PAYLOAD_LEN: u32 = Self(0).with_payload_len(1).into_bits().trailing_zeros();
+    const VLAN: u64 = Self(0).with_vlan(true).into_bits();
+    const SEGMENT: u64 = Self(0).with_segment(true).into_bits();
     const IP_CHECKSUM: u64 = Self(0).with_ip_checksum(true).into_bits();
     const TRANSPORT_CHECKSUM: u64 = Self(0).with_transport_checksum(true).into_bits();
     const END_OF_PACKET: u64 = Self(0).with_end_of_packet(true).into_bits();
     const REPORT_STATUS: u64 = Self(0).with_report_status(true).into_bits();
     const DONE: u64 = Self(0).with_done(true).into_bits();
 
-    /// What the descriptors of a frame of `len` bytes (at most 18 bits) have in common.
+    /// What the descriptors of a frame of `len` bytes (at most 18 bits) have in common; of one to be cut, `len` is of its payload.
     #[inline]
     pub(crate) fn of_frame(len: u32, offload: Option<Offload>) -> Self {
         let mut bits = Self::FRAME | u64::from(len) << Self::PAYLOAD_LEN;
         if let Some(offload) = offload {
             bits |= if offload.ip == Ip::V4 { Self::IP_CHECKSUM } else { 0 };
             bits |= if offload.transport.is_some() { Self::TRANSPORT_CHECKSUM } else { 0 };
+            bits |= if offload.vlan.is_some() { Self::VLAN } else { 0 };
+            bits |= if offload.segment.is_some() { Self::SEGMENT } else { 0 };
         }
         Self(bits)
     }
@@ -158,6 +162,7 @@ impl TxContext {
         let (transport, transport_len) = match offload.transport {
             Some(Transport::Udp) | None => (0, 8),
             Some(Transport::Tcp) => (1, 20),
+            Some(Transport::Sctp) => (2, 12),
         };
         Self::new()
             .with_ethernet_len(offload.ethernet_len)
@@ -165,6 +170,13 @@ impl TxContext {
             .with_ipv4(offload.ip == Ip::V4)
             .with_transport(transport)
             .with_transport_len(transport_len)
+            .with_vlan(offload.vlan.unwrap_or(0))
+    }
+
+    /// The same for a frame to be cut, whose transport header has `transport_len` bytes.
+    pub(crate) fn segmenting(offload: Offload, transport_len: usize) -> Self {
+        let segment = offload.segment.map_or(0, std::num::NonZeroU16::get);
+        Self::of(offload).with_transport_len(transport_len as u8).with_mss(segment)
     }
 
     pub(crate) fn encode(self) -> [u64; 2] {
@@ -181,8 +193,10 @@ pub(crate) struct RxStatus {
     pub done: bool,
     /// Last buffer of the frame.
     pub end_of_packet: bool,
-    #[bits(3)]
-    __: u8,
+    __: bool,
+    /// The frame had a VLAN tag, which is in `vlan`.
+    pub tagged: bool,
+    __: bool,
     /// The transport checksum was looked at.
     pub transport_checked: bool,
     /// The IPv4 header checksum was looked at.
@@ -251,6 +265,13 @@ impl RxStatus {
     }
 
     const LEN: u32 = Self(0).with_len(1).into_bits().trailing_zeros();
+    const TAGGED: u64 = Self(0).with_tagged(true).into_bits();
+
+    /// The VLAN tag that was taken off.
+    #[inline]
+    pub(crate) fn vlan_tag(self) -> Option<u16> {
+        (self.0 & Self::TAGGED != 0).then_some((self.0 >> 48) as u16)
+    }
 
     /// What the device says of checksums; `first` is the descriptor's first word.
     pub(crate) fn checksum(self, first: u64) -> ChecksumStatus {

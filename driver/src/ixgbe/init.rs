@@ -1,6 +1,6 @@
 //! Bring-up: reset, global settings, link (82599 datasheet 4.6.3).
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use super::regs::*;
 use super::stats::Counters;
 use super::stop::State;
 use super::tx::{HEADER_SLOT, MAX_SEGMENTS};
+use crate::nic::LONGEST_SEGMENTED;
 use crate::registers::Registers;
 use crate::{Capabilities, Config, Error, Link, Mac, Result};
 
@@ -32,8 +33,11 @@ pub(crate) struct Function {
     pub regs: Registers,
     pub config: Config,
     pub(super) state: Mutex<State>,
-    pub tx_taken: AtomicBool,
-    pub rx_taken: AtomicBool,
+    /// Queues that were handed out.
+    pub tx_taken: AtomicU16,
+    pub rx_taken: AtomicU16,
+    /// Held while a queue is started: that changes registers of all queues.
+    pub starting: Mutex<()>,
 }
 
 /// A port, reset and configured.
@@ -55,8 +59,9 @@ impl Device {
             regs,
             config,
             state: Mutex::new(State::Running),
-            tx_taken: AtomicBool::new(false),
-            rx_taken: AtomicBool::new(false),
+            tx_taken: AtomicU16::new(0),
+            rx_taken: AtomicU16::new(0),
+            starting: Mutex::default(),
         });
         function.reset()?;
         let mac = function.mac()?;
@@ -89,6 +94,12 @@ impl Device {
         Capabilities {
             tx_checksum: true,
             rx_checksum: true,
+            sctp_checksum: true,
+            tcp_segmentation: true,
+            udp_segmentation: true,
+            vlan: true,
+            max_segmented: LONGEST_SEGMENTED,
+            queues: config.queues.into(),
             max_frame: config.max_frame.into(),
             header_len: HEADER_SLOT,
             payload_pieces: MAX_SEGMENTS,
@@ -126,12 +137,11 @@ impl Function {
         Ok(())
     }
 
-    /// Marks a queue as taken; there is one of each.
-    pub(super) fn take(&self, taken: &AtomicBool, queue: &'static str) -> Result<()> {
-        if taken.swap(true, Ordering::Relaxed) {
-            return Err(Error::QueueTaken { name: self.pci.name(), queue });
-        }
-        Ok(())
+    /// The next queue that nobody has taken.
+    pub(super) fn take(&self, taken: &AtomicU16, queue: &'static str) -> Result<u32> {
+        let next = |taken| (taken < self.config.queues).then_some(taken + 1);
+        let index = taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        index.map(u32::from).map_err(|_| Error::QueueTaken { name: self.pci.name(), queue })
     }
 
     fn mask_interrupts(&self) {
@@ -185,12 +195,27 @@ impl Function {
         let dma = self.regs.read(RDRXCTL) & !RDRXCTL_RSCFRSTSIZE;
         self.regs.write(RDRXCTL, dma | RDRXCTL_CRCSTRIP | RDRXCTL_RSCACKC | RDRXCTL_FCOE_WRFIX);
         self.regs.set(RXCSUM, RXCSUM_PCSD);
+        if self.config.queues > 1 {
+            self.spread();
+        }
         // RXCRCSTRP must equal RDRXCTL.CRCSTRIP.
         let jumbo = if self.config.max_frame > 1514 { HLREG0_JUMBOEN } else { 0 };
         let mac = self.regs.read(HLREG0) & !(HLREG0_JUMBOEN | HLREG0_LPBK);
         self.regs.write(HLREG0, mac | HLREG0_RXCRCSTRP | HLREG0_TXCRCEN | HLREG0_TXPADEN | jumbo);
         // Counts the check sequence, and a tag may come on top.
         self.regs.write(MAXFRS, (u32::from(self.config.max_frame) + 4 + 4) << 16);
+    }
+
+    /// Spreads received flows over all queues (7.1.2.8).
+    fn spread(&self) {
+        for (index, word) in RSS_KEY.as_chunks::<4>().0.iter().enumerate() {
+            self.regs.write(RSSRK.at(index as u32), u32::from_le_bytes(*word));
+        }
+        for index in 0..RETA.count {
+            let queues = [0, 1, 2, 3].map(|entry| ((index * 4 + entry) % u32::from(self.config.queues)) as u8);
+            self.regs.write(RETA.at(index), u32::from_le_bytes(queues));
+        }
+        self.regs.write(MRQC, MRQC_RSS);
     }
 
     /// 4.6.8, without what belongs to the queue.
@@ -227,6 +252,17 @@ impl Function {
 const REGISTERS_LEN: u64 = 0x2_0000;
 /// The datasheet asks for 10 ms (4.6.3.2), Linux waits for 50.
 const AFTER_RESET: Duration = Duration::from_millis(50);
+/// Key of the RSS hash: two bytes again and again, with which both directions of a flow have the same hash (Woo and Park,
+/// "Scalable TCP session monitoring with symmetric receive-side scaling", 2012).
+const RSS_KEY: [u8; 40] = {
+    let mut key = [0x6d; 40];
+    let mut at = 1;
+    while at < 40 {
+        key[at] = 0x5a;
+        at += 2;
+    }
+    key
+};
 /// The whole receive packet buffer, KiB, to packet buffer 0.
 const RX_BUFFER_KIB: u32 = 512;
 /// The whole transmit packet buffer, KiB, to packet buffer 0.

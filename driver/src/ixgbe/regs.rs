@@ -34,6 +34,9 @@ registers! {
     RDT[64, 0x40]    0x01018 Rw "Receive tail.";
     RXDCTL[64, 0x40] 0x01028 Rw "Receive queue control.";
     RSCCTL[64, 0x40] 0x0102C Rw "Receive side coalescing.";
+    MRQC      0x05818 Rw "Multiple receive queues: RSS and what is hashed.";
+    RSSRK[10, 4] 0x05C80 Rw "Key of the RSS hash, bytes.";
+    RETA[32, 4]  0x05C00 Rw "Queue of each of 128 hash values, a byte each.";
     RDRXCTL   0x02F00 Rw "Receive DMA control.";
     RXCTRL    0x03000 Rw "Receive control.";
     RXPBSIZE[8, 4] 0x03C00 Rw "Receive packet buffer size, KiB << 10.";
@@ -99,6 +102,9 @@ pub(crate) const SRRCTL_ADVANCED: u32 = 1 << 25;
 pub(crate) const SRRCTL_DROP_EN: u32 = 1 << 28;
 pub(crate) const DCTL_ENABLE: u32 = 1 << 25;
 pub(crate) const DCA_RXCTRL_RESERVED: u32 = 1 << 12;
+pub(crate) const RXDCTL_VME: u32 = 1 << 30;
+/// RSS over addresses and ports of TCP and UDP, over addresses of other packets.
+pub(crate) const MRQC_RSS: u32 = 1 | 1 << 16 | 1 << 17 | 1 << 20 | 1 << 21 | 1 << 22 | 1 << 23;
 pub(crate) const RDRXCTL_CRCSTRIP: u32 = 1 << 1;
 pub(crate) const RDRXCTL_DMAIDONE: u32 = 1 << 3;
 pub(crate) const RDRXCTL_RSCFRSTSIZE: u32 = 0x1f << 17;

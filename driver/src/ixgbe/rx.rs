@@ -1,7 +1,7 @@
 //! Receive (82599 datasheet 7.1, 4.6.7).
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use stillwire_dma::{Access, HugePages, Mapping, Register, RingWords, Segment, SharedMemory, fence};
@@ -30,6 +30,9 @@ pub(crate) struct RxQueue {
     /// The frame that is being put together is to be dropped.
     spoilt: bool,
     dropped: u64,
+    vlan_strip: bool,
+    /// The queue's number.
+    queue: u32,
     function: Arc<Function>,
     /// Shared with nobody but a leaked clone, if the device cannot be proved quiet.
     mapping: Arc<Mapping>,
@@ -37,8 +40,8 @@ pub(crate) struct RxQueue {
 
 impl RxQueue {
     pub(crate) fn new(function: Arc<Function>) -> Result<Self> {
-        function.take(&function.rx_taken, "receive")?;
         function.running()?;
+        let number = function.take(&function.rx_taken, "receive")?;
         let size = usize::from(function.config.rx_ring);
         let buffers = (size * DESCRIPTOR).next_multiple_of(4096);
         let end = buffers + size * STRIDE;
@@ -52,10 +55,12 @@ impl RxQueue {
             memory,
             buffers,
             buffer_area: mapping.segment(buffers..end).expect("the whole memory is mapped"),
-            tail: function.regs.space().register(RDT.at(0).offset),
+            tail: function.regs.space().register(RDT.at(number).offset),
             pieces: Vec::with_capacity(MAX_PIECES),
             spoilt: false,
             dropped: 0,
+            vlan_strip: function.config.vlan_strip,
+            queue: number,
             function,
             mapping,
         };
@@ -65,22 +70,24 @@ impl RxQueue {
     }
 
     fn start(&self) -> Result<()> {
-        let regs = &self.function.regs;
+        let (regs, queue) = (&self.function.regs, self.queue);
+        let _others = self.function.starting.lock().unwrap_or_else(PoisonError::into_inner);
         let base = self.mapping.iova_of(0).expect("a mapping has a first byte").get();
-        regs.clear(RXDCTL.at(0), DCTL_ENABLE);
-        regs.write(RDBAL.at(0), base as u32);
-        regs.write(RDBAH.at(0), (base >> 32) as u32);
-        regs.write(RDLEN.at(0), (self.size as usize * DESCRIPTOR) as u32);
-        regs.write(RDH.at(0), 0);
-        regs.write(RDT.at(0), 0);
-        regs.write(SRRCTL.at(0), (BUFFER / 1024) as u32 | SRRCTL_ADVANCED | SRRCTL_DROP_EN);
-        regs.write(RSCCTL.at(0), 0);
+        regs.clear(RXDCTL.at(queue), DCTL_ENABLE);
+        regs.write(RDBAL.at(queue), base as u32);
+        regs.write(RDBAH.at(queue), (base >> 32) as u32);
+        regs.write(RDLEN.at(queue), (self.size as usize * DESCRIPTOR) as u32);
+        regs.write(RDH.at(queue), 0);
+        regs.write(RDT.at(queue), 0);
+        regs.write(SRRCTL.at(queue), (BUFFER / 1024) as u32 | SRRCTL_ADVANCED | SRRCTL_DROP_EN);
+        regs.write(RSCCTL.at(queue), 0);
         // On by default, reserved, and with it set received data is garbage (8.2.3.11.1).
-        regs.clear(DCA_RXCTRL.at(0), DCA_RXCTRL_RESERVED);
-        regs.set(RXDCTL.at(0), DCTL_ENABLE);
-        regs.wait(RXDCTL.at(0), DCTL_ENABLE, DCTL_ENABLE, Duration::from_millis(100))?;
+        regs.clear(DCA_RXCTRL.at(queue), DCA_RXCTRL_RESERVED);
+        let strip = if self.vlan_strip { RXDCTL_VME } else { 0 };
+        regs.set(RXDCTL.at(queue), DCTL_ENABLE | strip);
+        regs.wait(RXDCTL.at(queue), DCTL_ENABLE, DCTL_ENABLE, Duration::from_millis(100))?;
         fence::release_to_device();
-        regs.write(RDT.at(0), (self.size - 1) as u32);
+        regs.write(RDT.at(queue), (self.size - 1) as u32);
         // Enabling into arriving traffic can hang the 82599; so the path is shut while it is done.
         regs.set(SECRXCTRL, SECRXCTRL_RX_DIS);
         regs.wait(SECRXSTAT, SECRXSTAT_RDY, SECRXSTAT_RDY, Duration::from_millis(40))?;
@@ -120,7 +127,8 @@ impl RxQueue {
             } else {
                 (&self.pieces[..], self.pieces.iter().map(|(_, len)| len).sum())
             };
-            each(&RxFrame { memory: &self.memory, pieces, len, checksum: status.checksum(first) });
+            let vlan = if self.vlan_strip { status.vlan_tag() } else { None };
+            each(&RxFrame { memory: &self.memory, pieces, len, checksum: status.checksum(first), vlan });
             frames += 1;
             if !simple {
                 self.pieces.clear();
@@ -128,6 +136,10 @@ impl RxQueue {
         }
         self.give_back();
         frames
+    }
+
+    pub(crate) fn number(&self) -> usize {
+        self.queue as usize
     }
 
     /// Frames that were dropped because they were damaged or made no sense.

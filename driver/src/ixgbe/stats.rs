@@ -26,7 +26,8 @@ impl Device {
         let missed: u64 = (0..MPC.count).map(|buffer| read(MPC.at(buffer))).sum();
         sum.rx_frames += read(GPRC).saturating_sub(missed);
         sum.rx_bytes += read64(GORCL, GORCH);
-        sum.rx_missed += missed + read(QPRDC.at(0));
+        let queues = 0..u32::from(self.function.config.queues);
+        sum.rx_missed += missed + queues.map(|queue| read(QPRDC.at(queue))).sum::<u64>();
         sum.rx_errors += read(CRCERRS) + read(RLEC);
         sum.rx_checksum_errors += read(XEC);
         *sum

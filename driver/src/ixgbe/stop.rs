@@ -73,13 +73,16 @@ impl Function {
     }
 
     fn disable_queues(&self) -> Result<()> {
-        self.regs.clear(TXDCTL.at(0), DCTL_ENABLE);
-        self.regs.clear(RXDCTL.at(0), DCTL_ENABLE);
-        let tx = self.regs.wait(TXDCTL.at(0), DCTL_ENABLE, 0, QUEUE_DISABLE);
-        let rx = self.regs.wait(RXDCTL.at(0), DCTL_ENABLE, 0, QUEUE_DISABLE);
+        let controls = || (0..u32::from(self.config.queues)).flat_map(|queue| [TXDCTL.at(queue), RXDCTL.at(queue)]);
+        controls().for_each(|control| self.regs.clear(control, DCTL_ENABLE));
+        let mut outcome = Ok(());
+        for control in controls() {
+            // All are waited for; the first that does not answer is told.
+            outcome = outcome.and(self.regs.wait(control, DCTL_ENABLE, 0, QUEUE_DISABLE));
+        }
         // The device may still write back for a moment after the acknowledgement (4.6.7.1.2).
         std::thread::sleep(Duration::from_micros(200));
-        tx.and(rx)
+        outcome
     }
 
     /// Asks the device to start no more requests and waits until none is pending (5.2.5.3.2).

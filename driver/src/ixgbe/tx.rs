@@ -1,8 +1,8 @@
 //! Transmit (82599 datasheet 7.2, 4.6.8).
 
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use stillwire_dma::{
@@ -40,6 +40,8 @@ pub(crate) struct TxQueue<T> {
     tokens: Fifo<T>,
     /// Positions of descriptors that will be written back.
     reports: Fifo<()>,
+    /// The queue's number.
+    queue: u32,
     function: Arc<Function>,
     /// Shared with nobody but a leaked clone, if the device cannot be proved quiet.
     mapping: Arc<Mapping>,
@@ -47,8 +49,8 @@ pub(crate) struct TxQueue<T> {
 
 impl<T> TxQueue<T> {
     pub(crate) fn new(function: Arc<Function>) -> Result<Self> {
-        function.take(&function.tx_taken, "transmit")?;
         function.running()?;
+        let number = function.take(&function.tx_taken, "transmit")?;
         let size = function.config.tx_ring;
         let slots = usize::from(size);
         let ring_len = slots * DESCRIPTOR;
@@ -68,9 +70,10 @@ impl<T> TxQueue<T> {
             since_report: 0,
             last_word: 0,
             pieces: Vec::with_capacity(MAX_SEGMENTS),
-            tail: function.regs.space().register(TDT.at(0).offset),
+            tail: function.regs.space().register(TDT.at(number).offset),
             tokens: Fifo::new(size),
             reports: Fifo::new(size),
+            queue: number,
             function,
             mapping,
         };
@@ -79,24 +82,29 @@ impl<T> TxQueue<T> {
     }
 
     fn start(&self, ring_len: usize) -> Result<()> {
-        let regs = &self.function.regs;
+        let (regs, queue) = (&self.function.regs, self.queue);
+        let _others = self.function.starting.lock().unwrap_or_else(PoisonError::into_inner);
         let base = self.mapping.iova_of(0).expect("a mapping has a first byte").get();
-        regs.write(TXDCTL.at(0), 0);
-        regs.write(TDBAL.at(0), base as u32);
-        regs.write(TDBAH.at(0), (base >> 32) as u32);
-        regs.write(TDLEN.at(0), ring_len as u32);
-        regs.write(TDH.at(0), 0);
-        regs.write(TDT.at(0), 0);
-        regs.write(TDWBAL.at(0), 0);
-        regs.write(TXDCTL.at(0), THRESHOLDS);
+        regs.write(TXDCTL.at(queue), 0);
+        regs.write(TDBAL.at(queue), base as u32);
+        regs.write(TDBAH.at(queue), (base >> 32) as u32);
+        regs.write(TDLEN.at(queue), ring_len as u32);
+        regs.write(TDH.at(queue), 0);
+        regs.write(TDT.at(queue), 0);
+        regs.write(TDWBAL.at(queue), 0);
+        regs.write(TXDCTL.at(queue), THRESHOLDS);
         regs.set(DMATXCTL, DMATXCTL_TE);
-        regs.write(TXDCTL.at(0), THRESHOLDS | DCTL_ENABLE);
+        regs.write(TXDCTL.at(queue), THRESHOLDS | DCTL_ENABLE);
         // The tail may not be written before the queue says it is on.
-        regs.wait(TXDCTL.at(0), DCTL_ENABLE, DCTL_ENABLE, Duration::from_millis(100))
+        regs.wait(TXDCTL.at(queue), DCTL_ENABLE, DCTL_ENABLE, Duration::from_millis(100))
     }
 
     pub(crate) fn free(&self) -> usize {
         self.ring.free()
+    }
+
+    pub(crate) fn number(&self) -> usize {
+        self.queue as usize
     }
 
     pub(crate) fn in_flight(&self) -> usize {
@@ -149,13 +157,16 @@ impl<T> TxQueue<T> {
         T: Payload,
     {
         match payload {
+            Some(payload) if is_segmented(offload) => self.write_pieces(header, offload, range.len(), |each| {
+                payload.segments(range, each);
+            }),
             Some(payload) if range.start < range.end => match payload.segment(range.clone()) {
                 Some(segment) => self.post_segment(header, offload, segment),
-                None => self.write_pieces(header, offload, payload, range),
+                None => self.write_pieces(header, offload, range.len(), |each| payload.segments(range, each)),
             },
             _ => {
-                let len = self.check(header, 0, offload)?;
-                Ok(self.write(header, len, offload, &[]))
+                self.check(header, 0, offload)?;
+                Ok(self.write(header, 0, offload, &[]))
             }
         }
     }
@@ -170,26 +181,26 @@ impl<T> TxQueue<T> {
     ) -> Result<Option<u64>> {
         // No frame is longer than what one descriptor may name.
         const { assert!(LONGEST_FRAME <= MAX_SEGMENT as usize) };
-        let len = self.check(header, segment.len as usize, offload)?;
-        Ok(self.write(header, len, offload, &[segment]))
+        if is_segmented(offload) {
+            return self.write_pieces(header, offload, segment.len as usize, |each| each(segment));
+        }
+        self.check(header, segment.len as usize, offload)?;
+        Ok(self.write(header, segment.len as usize, offload, &[segment]))
     }
 
-    /// The same for a payload in several pieces.
+    /// The same for a payload of `len` bytes in several pieces, which `payload` tells one by one, or one that is to be cut.
     #[inline(never)]
     fn write_pieces(
         &mut self,
         header: &[u8],
         offload: Option<Offload>,
-        payload: &T,
-        range: Range<usize>,
-    ) -> Result<Option<u64>>
-    where
-        T: Payload,
-    {
-        let frame_len = self.check(header, range.len(), offload)?;
+        len: usize,
+        payload: impl FnOnce(&mut dyn FnMut(Segment)),
+    ) -> Result<Option<u64>> {
+        self.check(header, len, offload)?;
         let mut pieces = std::mem::take(&mut self.pieces);
         pieces.clear();
-        payload.segments(range, |segment| {
+        payload(&mut |segment| {
             let mut skip = 0;
             while let Some(part) = segment.slice(skip, MAX_SEGMENT) {
                 pieces.push(part);
@@ -197,25 +208,34 @@ impl<T> TxQueue<T> {
             }
         });
         let found = pieces.len();
-        let written = (found <= MAX_SEGMENTS).then(|| self.write(header, frame_len, offload, &pieces));
+        let written = (found <= MAX_SEGMENTS).then(|| self.write(header, len, offload, &pieces));
         self.pieces = pieces;
         written.ok_or(Error::Frame { what: "payload pieces", found, limit: MAX_SEGMENTS })
     }
 
-    /// Writes the descriptors of a frame of `header` and `pieces`, `frame_len` bytes in all, and makes them part of the
-    /// ring; as [`post_range`](Self::post_range).
+    /// Writes the descriptors of a frame of `header` and `pieces`, `payload_len` bytes in all of them, and makes them part of
+    /// the ring; as [`post_range`](Self::post_range).
     #[inline(always)]
-    fn write(&mut self, header: &[u8], frame_len: usize, offload: Option<Offload>, pieces: &[Segment]) -> Option<u64> {
+    fn write(
+        &mut self,
+        header: &[u8],
+        payload_len: usize,
+        offload: Option<Offload>,
+        pieces: &[Segment],
+    ) -> Option<u64> {
+        let segmented = is_segmented(offload);
         if let Some(offload) = offload
-            && offload.key() != self.offload
-            && !self.change_offload(offload, 1 + pieces.len())
+            && (segmented || offload.key() != self.offload)
+            && !self.change_offload(offload, header.len(), 1 + pieces.len())
         {
             return None;
         }
         if self.ring.free() < 1 + pieces.len() {
             return None;
         }
-        let data = TxData::of_frame(frame_len as u32, offload);
+        // The device counts the headers of what it cuts by itself.
+        let len = if segmented { payload_len } else { header.len() + payload_len };
+        let data = TxData::of_frame(len as u32, offload);
         let words = self.words.view();
         let put = |at: u64, [low, high]: [u64; 2]| {
             let [first, second] = words.pair(at as usize);
@@ -223,7 +243,6 @@ impl<T> TxQueue<T> {
             second.store(high.to_le(), Ordering::Relaxed);
         };
         let mut at = self.ring.next();
-        let payload_len = frame_len - header.len();
         let mut last = if header.len() <= SHORT_HEADER {
             write_header(self.short_headers.at(at as usize), header, offload, payload_len)
         } else {
@@ -246,11 +265,15 @@ impl<T> TxQueue<T> {
         Some(at)
     }
 
-    /// Writes the context that `offload` needs, if it is not in the device, before a frame of `frame` descriptors; `false`,
-    /// and nothing has changed, when the ring has no room for both.
+    /// Writes the context that `offload` of a frame with `header` bytes needs, if it is not in the device, before a frame of
+    /// `frame` descriptors; `false`, and nothing has changed, when the ring has no room for both.
     #[cold]
-    fn change_offload(&mut self, offload: Offload, frame: usize) -> bool {
-        let context = TxContext::of(offload);
+    fn change_offload(&mut self, offload: Offload, header: usize, frame: usize) -> bool {
+        let segmented = offload.segment.is_some();
+        let context = match segmented {
+            true => TxContext::segmenting(offload, header - offload.transport_at()),
+            false => TxContext::of(offload),
+        };
         // Different offloads may need the same.
         if self.context != Some(context) {
             if self.ring.free() <= frame {
@@ -264,7 +287,8 @@ impl<T> TxQueue<T> {
             self.since_report += 1;
             self.context = Some(context);
         }
-        self.offload = offload.key();
+        // A key says nothing of segments.
+        self.offload = if segmented { 0 } else { offload.key() };
         true
     }
 
@@ -316,15 +340,18 @@ impl<T> TxQueue<T> {
         self.tokens.end(self.function.stop(), &self.mapping, back)
     }
 
-    /// Refuses what the device cannot send; returns the frame's length, bytes.
+    /// Refuses what the device cannot send.
     #[inline]
-    fn check(&self, header: &[u8], payload: usize, offload: Option<Offload>) -> Result<usize> {
+    fn check(&self, header: &[u8], payload: usize, offload: Option<Offload>) -> Result<()> {
         let total = header.len() + payload;
+        if let Some(offload) = offload
+            && offload.segment.is_some()
+            && header.len() <= HEADER_SLOT
+        {
+            return offload.check_segments(header, payload, self.max_frame).map(drop);
+        }
         if (14..=HEADER_SLOT).contains(&header.len()) && total <= self.max_frame {
-            return match offload {
-                Some(offload) => offload.check(header.len(), payload).map(|()| total),
-                None => Ok(total),
-            };
+            return offload.map_or(Ok(()), |offload| offload.check(header.len(), payload));
         }
         let (what, found, limit) = match header.len() {
             ..=13 => ("header bytes (at least an Ethernet header)", header.len(), 14),
@@ -333,6 +360,12 @@ impl<T> TxQueue<T> {
         };
         Err(Error::Frame { what, found, limit })
     }
+}
+
+/// Whether the payload is to be cut.
+#[inline(always)]
+fn is_segmented(offload: Option<Offload>) -> bool {
+    offload.is_some_and(|offload| offload.segment.is_some())
 }
 
 /// Writes a header as the device wants it, and returns the device's name for it.
@@ -348,6 +381,9 @@ fn write_header<const SLOT: usize>(
         let patches = offload.patches(header, payload_len);
         slot.write_pair(patches.zero_at, [0; 2]);
         slot.write_pair(patches.sum_at, patches.sum.to_be_bytes());
+        if let Some(at) = patches.also_zero_at {
+            slot.write_pair(at, [0; 2]);
+        }
     }
     name
 }

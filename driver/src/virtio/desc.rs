@@ -3,7 +3,7 @@
 use stillwire_dma::Segment;
 
 use crate::frame::{Checksum, ChecksumStatus};
-use crate::{Offload, Transport};
+use crate::{Ip, Offload, Transport};
 
 /// Bytes of the net header.
 pub(crate) const NET_HEADER: usize = 12;
@@ -33,12 +33,25 @@ pub(crate) fn net_header(offload: Option<Offload>) -> [u64; 2] {
         Some(Offload { ethernet_len, ip_len, transport: Some(transport), .. }) => {
             let offset = match transport {
                 Transport::Udp => 6,
-                Transport::Tcp => 16,
+                // No frame with SCTP's checksum gets here.
+                Transport::Tcp | Transport::Sctp => 16,
             };
             partial_checksum(u16::from(ethernet_len) + ip_len, offset)
         }
         _ => [0; 2],
     }
+}
+
+/// The same for a frame that the device shall cut behind its first `header` bytes.
+pub(crate) fn segmenting(offload: Offload, header: usize) -> [u64; 2] {
+    let kind = match (offload.transport, offload.ip) {
+        (Some(Transport::Tcp), Ip::V4) => GSO_TCPV4,
+        (Some(Transport::Tcp), Ip::V6) => GSO_TCPV6,
+        _ => GSO_UDP_L4,
+    };
+    let [low, high] = net_header(Some(offload));
+    let segment = offload.segment.map_or(0, std::num::NonZeroU16::get);
+    [low | u64::from(kind) << 40 | (header as u64) << 48, high | u64::from(segment)]
 }
 
 /// The net header of a received frame.
@@ -69,6 +82,9 @@ impl RxHeader {
     }
 }
 
+const GSO_TCPV4: u8 = 1;
+const GSO_TCPV6: u8 = 4;
+const GSO_UDP_L4: u8 = 5;
 const FLAG_NEEDS_CSUM: u8 = 1;
 const FLAG_DATA_VALID: u8 = 2;
 
@@ -87,6 +103,13 @@ mod tests {
         assert_eq!(bytes(None), [0; 12]);
         assert_eq!(bytes(Some(Offload::UDP_V4)), [1, 0, 0, 0, 0, 0, 34, 0, 6, 0, 0, 0]);
         assert_eq!(bytes(Some(Offload::TCP_V6)), [1, 0, 0, 0, 0, 0, 54, 0, 16, 0, 0, 0]);
+        let cut = |offload: Offload, header| {
+            let all: Vec<u8> = segmenting(offload, header).iter().flat_map(|word| word.to_le_bytes()).collect();
+            all[4..].to_vec()
+        };
+        assert_eq!(cut(Offload::UDP_V4.segmented(0x5c0), 42), [1, 5, 42, 0, 0xc0, 5, 34, 0, 6, 0, 0, 0]);
+        assert_eq!(cut(Offload::TCP_V6.segmented(1400), 86), [1, 4, 86, 0, 0x78, 5, 54, 0, 16, 0, 0, 0]);
+        assert_eq!(cut(Offload::TCP_V4.segmented(64), 54)[1], 1);
         assert_eq!(bytes(Some(Offload { transport: None, ..Offload::UDP_V4 })), [0; 12]);
     }
 

@@ -12,6 +12,7 @@ use super::split::{Breach, RingMemory, Split};
 use super::stats::Counters;
 use super::stop::State;
 use super::{desc, tx};
+use crate::nic::LONGEST_SEGMENTED;
 use crate::{Capabilities, Config, Error, Link, Mac, Result};
 
 /// Whether this family's driver drives the function: a network device of virtio 1.0 or later, no transitional one.
@@ -88,6 +89,12 @@ impl Device {
         Capabilities {
             tx_checksum: features & F_CSUM != 0,
             rx_checksum: features & F_GUEST_CSUM != 0,
+            sctp_checksum: false,
+            tcp_segmentation: features & (F_HOST_TSO4 | F_HOST_TSO6) == F_HOST_TSO4 | F_HOST_TSO6,
+            udp_segmentation: features & F_HOST_USO != 0,
+            vlan: false,
+            max_segmented: if features & SEGMENTATION != 0 { LONGEST_SEGMENTED } else { 0 },
+            queues: 1,
             max_frame: config.max_frame.into(),
             header_len: tx::HEADER_LEN,
             payload_pieces: tx::max_segments(config.tx_ring),
@@ -132,7 +139,10 @@ impl Function {
                 return Err(Error::Feature { name: self.pci.name(), feature, hint });
             }
         }
-        let accepted = offered & KNOWN;
+        let mut accepted = offered & KNOWN;
+        if accepted & F_CSUM == 0 {
+            accepted &= !SEGMENTATION;
+        }
         for bank in [0, 1] {
             common.write(DRIVER_FEATURE_SELECT, bank);
             common.write(DRIVER_FEATURE, (accepted >> (32 * bank)) as u32);
@@ -267,6 +277,7 @@ const KNOWN: u64 = F_CSUM
     | F_MTU
     | F_MAC
     | F_MRG_RXBUF
+    | SEGMENTATION
     | F_STATUS
     | F_EVENT_IDX
     | F_VERSION_1

@@ -73,12 +73,17 @@ pub(crate) const F_CSUM: u64 = 1 << 0;
 pub(crate) const F_GUEST_CSUM: u64 = 1 << 1;
 pub(crate) const F_MTU: u64 = 1 << 3;
 pub(crate) const F_MAC: u64 = 1 << 5;
+pub(crate) const F_HOST_TSO4: u64 = 1 << 11;
+pub(crate) const F_HOST_TSO6: u64 = 1 << 12;
 pub(crate) const F_MRG_RXBUF: u64 = 1 << 15;
 pub(crate) const F_STATUS: u64 = 1 << 16;
 pub(crate) const F_EVENT_IDX: u64 = 1 << 29;
 pub(crate) const F_VERSION_1: u64 = 1 << 32;
 pub(crate) const F_ACCESS_PLATFORM: u64 = 1 << 33;
 pub(crate) const F_ORDER_PLATFORM: u64 = 1 << 36;
+pub(crate) const F_HOST_USO: u64 = 1 << 56;
+/// What needs CSUM.
+pub(crate) const SEGMENTATION: u64 = F_HOST_TSO4 | F_HOST_TSO6 | F_HOST_USO;
 
 /// A part of the device: a run of registers within a BAR, checked to lie in it.
 #[derive(Clone)]

@@ -87,7 +87,8 @@ impl RxQueue {
             };
             fresh -= self.pieces.len();
             let len = self.pieces.iter().map(|(_, len)| len).sum();
-            let frame = RxFrame { memory: &self.memory, pieces: &self.pieces, len, checksum: header.checksum() };
+            let frame =
+                RxFrame { memory: &self.memory, pieces: &self.pieces, len, checksum: header.checksum(), vlan: None };
             if len < SHORTEST || header.is_large() {
                 self.dropped += 1;
                 self.function.counters.rx_errors.add(1);
@@ -106,6 +107,10 @@ impl RxQueue {
             self.function.counters.rx_bytes.add(bytes);
         }
         frames
+    }
+
+    pub(crate) fn number(&self) -> usize {
+        0
     }
 
     /// Frames that were dropped because they made no sense.

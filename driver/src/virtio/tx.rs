@@ -8,13 +8,13 @@ use stillwire_dma::{Access, HugePages, Mapping, Payload, RingSlot, RingSlots, Se
 
 use super::desc::{self, NET_HEADER, NEXT};
 use super::init::{Function, Which};
-use super::regs::F_CSUM;
+use super::regs::{F_CSUM, F_HOST_TSO4, F_HOST_TSO6, F_HOST_USO};
 use super::split::{Breach, Split};
 use super::stats::wire_len;
 use crate::frame::{Frame, Posted};
 use crate::offload::ipv4_checksum;
 use crate::ring::{Fifo, Ring};
-use crate::{Error, Ip, Offload, Result};
+use crate::{Error, Ip, Offload, Result, Transport};
 
 /// A transmit ring whose slots carry tokens.
 pub(crate) struct TxQueue<T> {
@@ -28,7 +28,8 @@ pub(crate) struct TxQueue<T> {
     front: u64,
     max_frame: usize,
     max_segments: usize,
-    checksums: bool,
+    /// Features that were negotiated.
+    features: u64,
     /// The device is not believed any more.
     failed: bool,
     /// Room for the pieces of a payload.
@@ -46,8 +47,10 @@ struct Chain {
     len: u16,
     /// The device has used it, and one before it not yet.
     used: bool,
-    /// Bytes of the frame.
-    frame: u32,
+    /// Frames that it is on the wire.
+    frames: u16,
+    /// Bytes of them there.
+    bytes: u32,
 }
 
 impl<T> TxQueue<T> {
@@ -67,7 +70,7 @@ impl<T> TxQueue<T> {
             front: 0,
             max_frame: function.config.max_frame.into(),
             max_segments,
-            checksums: function.features & F_CSUM != 0,
+            features: function.features,
             failed: false,
             pieces: Vec::with_capacity(max_segments),
             tokens: Fifo::new(size),
@@ -78,6 +81,10 @@ impl<T> TxQueue<T> {
 
     pub(crate) fn free(&self) -> usize {
         self.ring.free()
+    }
+
+    pub(crate) fn number(&self) -> usize {
+        0
     }
 
     pub(crate) fn in_flight(&self) -> usize {
@@ -193,7 +200,8 @@ impl<T> TxQueue<T> {
         }
         put(at, desc::encode(last, 0, 0));
         self.ring.take_until(at + 1);
-        self.chains[head] = Chain { len: 1 + pieces.len() as u16, used: false, frame: frame_len as u32 };
+        let (frames, bytes) = counted(frame_len, header.len(), offload);
+        self.chains[head] = Chain { len: 1 + pieces.len() as u16, used: false, frames, bytes };
         self.split.offer(head as u16);
         Some(at)
     }
@@ -235,10 +243,10 @@ impl<T> TxQueue<T> {
             if !chain.used {
                 break;
             }
-            let Chain { len, frame, .. } = std::mem::take(chain);
-            self.front += u64::from(len);
-            frames += 1;
-            bytes += wire_len(frame as usize);
+            let done = std::mem::take(chain);
+            self.front += u64::from(done.len);
+            frames += u64::from(done.frames);
+            bytes += u64::from(done.bytes);
         }
         if frames == 0 {
             return None;
@@ -271,6 +279,30 @@ impl<T> TxQueue<T> {
         self.tokens.end(self.function.stop(), &self.mapping, back)
     }
 
+    /// Refuses what was not negotiated.
+    fn check_offload(&self, offload: Offload) -> Result<()> {
+        let needs = match (offload.segment, offload.transport, offload.ip) {
+            (_, Some(Transport::Sctp), _) => Err("offload: SCTP checksums (virtio has none)"),
+            (_, _, _) if offload.vlan.is_some() => {
+                Err("offload: VLAN tags (virtio has none; they may be in the header)")
+            }
+            (Some(_), Some(Transport::Tcp), Ip::V4) => {
+                Ok((F_HOST_TSO4, "segmentation (the device offers no HOST_TSO4)"))
+            }
+            (Some(_), Some(Transport::Tcp), Ip::V6) => {
+                Ok((F_HOST_TSO6, "segmentation (the device offers no HOST_TSO6)"))
+            }
+            (Some(_), ..) => Ok((F_HOST_USO, "segmentation (the device offers no HOST_USO)")),
+            (None, Some(_), _) => Ok((F_CSUM, "offload: transport checksums (the device offers no CSUM)")),
+            (None, None, _) => return Ok(()),
+        };
+        let (feature, what) = needs.unwrap_or_else(|what| (0, what));
+        if self.features & feature != 0 {
+            return Ok(());
+        }
+        Err(Error::Frame { what, found: 1, limit: 0 })
+    }
+
     /// Refuses what the device cannot send, and a device that is not believed; returns the frame's length, bytes.
     #[inline]
     fn check(&self, header: &[u8], offload: Option<Offload>, payload: usize) -> Result<usize> {
@@ -279,11 +311,11 @@ impl<T> TxQueue<T> {
             self.function.sound()?;
         }
         if let Some(offload) = offload {
-            offload.check(header.len(), payload)?;
-            if offload.transport.is_some() && !self.checksums {
-                let what = "offload: transport checksums (the device offers no CSUM)";
-                return Err(Error::Frame { what, found: 1, limit: 0 });
+            self.check_offload(offload)?;
+            if offload.segment.is_some() && header.len() <= HEADER_LEN {
+                return offload.check_segments(header, payload, self.max_frame).map(|_| total);
             }
+            offload.check(header.len(), payload)?;
         }
         if (14..=HEADER_LEN).contains(&header.len()) && total <= self.max_frame {
             return Ok(total);
@@ -297,6 +329,20 @@ impl<T> TxQueue<T> {
     }
 }
 
+/// What was counted of a frame of so many bytes: frames and bytes on a wire.
+fn counted(frame_len: usize, header: usize, offload: Option<Offload>) -> (u16, u32) {
+    match offload.and_then(|offload| offload.segment) {
+        None => (1, wire_len(frame_len) as u32),
+        Some(segment) => {
+            let (payload, segment) = (frame_len - header, usize::from(segment.get()));
+            let (full, rest) = (payload / segment, payload % segment);
+            let last = if rest > 0 { wire_len(header + rest) } else { 0 };
+            let bytes = full as u64 * wire_len(header + segment) + last;
+            (payload.div_ceil(segment) as u16, bytes as u32)
+        }
+    }
+}
+
 /// Writes the net header and a frame's header as the device wants them, and returns the device's name for them.
 #[inline]
 fn write_header(
@@ -305,8 +351,15 @@ fn write_header(
     offload: Option<Offload>,
     payload_len: usize,
 ) -> Segment {
-    let name = slot.write_behind(desc::net_header(offload), header);
-    if let Some(offload) = offload {
+    let segmented = offload.filter(|offload| offload.segment.is_some());
+    let net = segmented.map_or_else(|| desc::net_header(offload), |offload| desc::segmenting(offload, header.len()));
+    let name = slot.write_behind(net, header);
+    if let Some(offload) = segmented {
+        // The device writes the IPv4 header's checksum of each.
+        for (at, value) in offload.whole(header, payload_len) {
+            slot.write_pair(FRONT + at, value.to_be_bytes());
+        }
+    } else if let Some(offload) = offload {
         let patches = offload.patches(header, payload_len);
         slot.write_pair(FRONT + patches.sum_at, patches.sum.to_be_bytes());
         if offload.ip == Ip::V4 {

@@ -91,7 +91,7 @@ impl Offload {
     ///
     /// # Errors
     /// [`Error::Frame`] when the header is too short for the layers named, or the datagram too long for IP.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn check(self, header: usize, payload: usize) -> Result<()> {
         let (ip_at, l4_at) = (usize::from(self.ethernet_len), self.transport_at());
         let needed = l4_at + self.transport.map_or(0, Transport::shortest);

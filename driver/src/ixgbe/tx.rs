@@ -341,24 +341,40 @@ impl<T> TxQueue<T> {
     }
 
     /// Refuses what the device cannot send.
-    #[inline]
+    #[inline(always)]
     fn check(&self, header: &[u8], payload: usize, offload: Option<Offload>) -> Result<()> {
         let total = header.len() + payload;
-        if let Some(offload) = offload
-            && offload.segment.is_some()
-            && header.len() <= HEADER_SLOT
-        {
-            return offload.check_segments(header, payload, self.max_frame).map(drop);
+        if is_segmented(offload) {
+            return self.check_segments(header, payload, offload);
         }
         if (14..=HEADER_SLOT).contains(&header.len()) && total <= self.max_frame {
-            return offload.map_or(Ok(()), |offload| offload.check(header.len(), payload));
+            return match offload {
+                Some(offload) => offload.check(header.len(), payload),
+                None => Ok(()),
+            };
         }
+        Err(self.refuse(header, total))
+    }
+
+    #[cold]
+    fn check_segments(&self, header: &[u8], payload: usize, offload: Option<Offload>) -> Result<()> {
+        match offload {
+            Some(offload) if (14..=HEADER_SLOT).contains(&header.len()) => {
+                offload.check_segments(header, payload, self.max_frame).map(drop)
+            }
+            _ => Err(self.refuse(header, header.len() + payload)),
+        }
+    }
+
+    /// What is wrong with the lengths of a frame of `total` bytes.
+    #[cold]
+    fn refuse(&self, header: &[u8], total: usize) -> Error {
         let (what, found, limit) = match header.len() {
             ..=13 => ("header bytes (at least an Ethernet header)", header.len(), 14),
             14..=HEADER_SLOT => ("frame bytes", total, self.max_frame),
             _ => ("header bytes", header.len(), HEADER_SLOT),
         };
-        Err(Error::Frame { what, found, limit })
+        Error::Frame { what, found, limit }
     }
 }
 
@@ -369,7 +385,7 @@ fn is_segmented(offload: Option<Offload>) -> bool {
 }
 
 /// Writes a header as the device wants it, and returns the device's name for it.
-#[inline]
+#[inline(always)]
 fn write_header<const SLOT: usize>(
     slot: RingSlot<'_, SLOT>,
     header: &[u8],

@@ -35,7 +35,7 @@ impl Cached {
         Self::of(folder, config).expect("the file is read in")
     }
 
-    /// A file of `len` zeros that takes no room on the disk, in a cache that has room for all of it. It is read without
+    /// A file of `len` zeros that takes no room on the disk, in a cache that has room for all of it, with `huge` in huge pages. It is read without
     /// io_uring, so that valgrind can count instructions.
     ///
     /// # Errors
@@ -43,11 +43,11 @@ impl Cached {
     ///
     /// # Panics
     /// Without a temporary folder.
-    pub fn zeros(len: usize) -> Result<Self> {
+    pub fn zeros(len: usize, huge: bool) -> Result<Self> {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let file = std::fs::File::create(folder.path().join("file")).expect("a temporary file");
         file.set_len(len as u64).expect("a sparse file");
-        Self::of(folder, Config { bytes: len + len / 16 + SPARE, io_uring: false, ..Default::default() })
+        Self::of(folder, Config { bytes: len + len / 16 + SPARE, huge, io_uring: false, ..Default::default() })
     }
 
     fn of(folder: tempfile::TempDir, config: Config) -> Result<Self> {

@@ -124,7 +124,7 @@ impl<T: Payload + 'static> Side<T> {
 impl Works {
     pub fn new() -> Self {
         let (held, pooled) = (Side::new(), Side::<Pooled>::new());
-        let cached = Cached::zeros(WALK).expect("the file is cached");
+        let cached = Cached::zeros(WALK, false).expect("the file is cached");
         cached.cache.attach_to(held.device.function().iommu()).expect("the cache is mapped");
         let memory = SharedMemory::new("stillwire-pool", WALK, HugePages::Never).expect("memory");
         // All of it is there before it is timed.

@@ -71,8 +71,17 @@ struct State {
 #[derive(Default)]
 struct Sent {
     counts: Counts,
-    /// Bytes of headers that each context describes; 0 before there was one.
-    contexts: [u32; 2],
+    /// What was said of headers by each context.
+    contexts: [Context; 2],
+}
+
+/// What a context says.
+#[derive(Clone, Copy, Default)]
+struct Context {
+    /// Bytes of the headers that it describes; 0 before there was one.
+    headers: u32,
+    /// Payload bytes of a segment.
+    segment: u32,
 }
 
 /// Memory that the device reaches.

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use stillwire_dma::{Access, Error, Result, SharedMemory};
 
-use super::{DMATXCTL, DMATXCTL_TE, Mapped, PaperNic, RXCTRL, RXCTRL_RXEN, Sent};
+use super::{Context, DMATXCTL, DMATXCTL_TE, Mapped, PaperNic, RXCTRL, RXCTRL_RXEN, Sent};
 
 /// The pages with the registers of the receive and of the transmit queues; queue 0 comes first in both.
 pub(super) const RX: u32 = 0x1000;
@@ -23,8 +23,10 @@ struct Ring<'a> {
 struct Frame {
     descriptors: u64,
     bytes: u32,
-    /// What the first descriptor says of the whole (PAYLEN).
+    /// What the first descriptor says of the whole (PAYLEN), headers included.
     announced: u32,
+    /// What it is cut by: bytes of its headers, and of a segment.
+    cut: Option<Context>,
 }
 
 impl PaperNic {
@@ -144,8 +146,9 @@ impl Sent {
             if frame.bytes != frame.announced {
                 return Err("ends a frame whose bytes are not those that PAYLEN says");
             }
-            self.counts.frames += 1;
-            self.counts.bytes += u64::from(frame.bytes);
+            let (frames, bytes) = frame.sent();
+            self.counts.frames += frames;
+            self.counts.bytes += bytes;
             *frame = Frame::default();
         }
         Ok(())
@@ -183,8 +186,16 @@ impl Ring<'_> {
 }
 
 impl Frame {
+    /// Frames that it is on the wire, and bytes in them.
+    fn sent(&self) -> (u64, u64) {
+        let Some(Context { headers, segment }) = self.cut else { return (1, self.bytes.into()) };
+        let payload = self.bytes - headers;
+        let frames = payload.div_ceil(segment);
+        (frames.into(), (payload + frames * headers).into())
+    }
+
     /// Takes a data descriptor in, or says what is wrong with it.
-    fn add(&mut self, high: u64, contexts: &[u32; 2]) -> std::result::Result<(), &'static str> {
+    fn add(&mut self, high: u64, contexts: &[Context; 2]) -> std::result::Result<(), &'static str> {
         if high & TX_DD != 0 {
             return Err("was shown a second time: it is done");
         }
@@ -201,16 +212,25 @@ impl Frame {
         }
     }
 
-    fn first(&self, high: u64, contexts: &[u32; 2]) -> std::result::Result<(), &'static str> {
+    fn first(&mut self, high: u64, contexts: &[Context; 2]) -> std::result::Result<(), &'static str> {
         if high & IFCS == 0 {
             return Err("begins a frame without a check sequence (IFCS)");
         }
-        // Segmentation: PAYLEN is then the bytes behind the headers, and a descriptor makes many frames.
+        let context = contexts[(high >> 36) as usize & 1];
+        // PAYLEN is then the bytes behind the headers, and a frame becomes many.
         if high & TSE != 0 {
-            return Err("asks for segmentation, which the paper NIC has not learnt yet");
+            if context.headers == 0 || context.segment == 0 || high & TXSM == 0 {
+                return Err("asks for segmentation, and not for checksums, or its context does not say how");
+            }
+            let payload = self.announced;
+            self.announced += context.headers;
+            self.cut = Some(context);
+            return match (payload, context.headers + context.segment.min(payload)) {
+                (1.., SHORTEST..=LONGEST) => Ok(()),
+                _ => Err("begins segments of a length that cannot be sent"),
+            };
         }
-        let headers = contexts[(high >> 36) as usize & 1];
-        if high & (IXSM | TXSM) != 0 && !(1..self.announced).contains(&headers) {
+        if high & (IXSM | TXSM) != 0 && !(1..self.announced).contains(&context.headers) {
             return Err("asks for checksums, and its context does not describe its headers");
         }
         match self.announced {
@@ -220,11 +240,11 @@ impl Frame {
     }
 }
 
-/// Bytes of the headers that a context describes (MACLEN, IPLEN and L4LEN), or what is wrong with it.
-fn context(low: u64, high: u64) -> std::result::Result<u32, &'static str> {
+/// What a context says (MACLEN, IPLEN and L4LEN; MSS), or what is wrong with it.
+fn context(low: u64, high: u64) -> std::result::Result<Context, &'static str> {
     let (ip, ethernet, transport) = (low as u32 & 0x1ff, low as u32 >> 9 & 0x7f, (high >> 40) as u32 & 0xff);
     match (ethernet, ip, transport) {
-        (14..=127, 20.., 8..) => Ok(ethernet + ip + transport),
+        (14..=127, 20.., 8..) => Ok(Context { headers: ethernet + ip + transport, segment: (high >> 48) as u32 }),
         _ => Err("describes headers that no frame has"),
     }
 }

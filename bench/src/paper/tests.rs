@@ -165,7 +165,9 @@ const DATA: u64 = 3 << 20 | 1 << 25 | 1 << 29;
 const EOP: u64 = 1 << 24;
 const RS: u64 = 1 << 27;
 const IP_AND_TCP: u64 = 3 << 40;
+const SEGMENT: u64 = 1 << 31;
 const TCP_V4: [u64; 2] = [20 | 14 << 9, 1 << 10 | 1 << 11 | 2 << 20 | 1 << 29 | 20 << 40];
+const CUT_TCP_V4: [u64; 2] = [TCP_V4[0], TCP_V4[1] | 1000 << 48];
 
 fn payload_len(bytes: u64) -> u64 {
     bytes << 46
@@ -206,6 +208,15 @@ fn nothing_moves_without_leave() {
 }
 
 #[test]
+fn segments_are_counted_as_the_frames_that_they_become() {
+    // 54 bytes of headers and 2500 of payload, cut into 1000, 1000 and 500.
+    let parts = [DATA | SEGMENT | IP_AND_TCP | payload_len(2500) | 54, DATA | 2000, DATA | EOP | RS | 500];
+    let shown = [CUT_TCP_V4, [0, parts[0]], [100, parts[1]], [0, parts[2]]];
+    let counts = Bare::new().show(&shown).unwrap();
+    assert_eq!((counts.frames, counts.bytes, counts.descriptors, counts.reports), (3, 2500 + 3 * 54, 4, 1));
+}
+
+#[test]
 fn what_cannot_be_sent_is_an_error() {
     let whole = DATA | EOP | RS;
     let cases: &[(&str, &[[u64; 2]])] = &[
@@ -215,7 +226,11 @@ fn what_cannot_be_sent_is_an_error() {
         ("DEXT", &[[0, (whole | payload_len(60) | 60) & !(1 << 29)]]),
         ("DTYP", &[[0, whole ^ 1 << 20 ^ 1 << 21 | payload_len(60) | 60]]),
         ("IFCS", &[[0, (whole | payload_len(60) | 60) & !(1 << 25)]]),
-        ("segmentation", &[[0, whole | 1 << 31 | payload_len(60) | 60]]),
+        ("does not say how", &[[0, whole | SEGMENT | payload_len(60) | 60]]),
+        ("does not say how", &[TCP_V4, [0, whole | SEGMENT | IP_AND_TCP | payload_len(6) | 60]]),
+        ("does not say how", &[CUT_TCP_V4, [0, whole | SEGMENT | payload_len(6) | 60]]),
+        ("PAYLEN", &[CUT_TCP_V4, [0, whole | SEGMENT | IP_AND_TCP | payload_len(60) | 60]]),
+        ("segments of a length", &[CUT_TCP_V4, [0, whole | SEGMENT | IP_AND_TCP | 54]]),
         ("second time", &[[0, whole | 1 << 32 | payload_len(60) | 60]]),
         ("no bytes", &[[0, DATA | payload_len(60) | 60], [0, whole]]),
         ("length", &[[0, whole | payload_len(13) | 13]]),

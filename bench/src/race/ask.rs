@@ -24,12 +24,14 @@ pub enum Work {
     Atomics,
     /// What a file sender does: a hold a run, and headers built from a template.
     Sender,
-    /// The same with the transfer protocol's header, which has a digest of the frame's bytes.
+    /// The same with one post a run, which the NIC cuts into frames.
+    SenderSegmented,
+    /// As the first, with the transfer protocol's header, which has a digest of the frame's bytes.
     SenderDigest,
 }
 
 /// All of them, with their names.
-pub const WORKS: [(&str, Work); 9] = [
+pub const WORKS: [(&str, Work); 10] = [
     ("tx60", Work::Tx60),
     ("tx-page", Work::TxPage),
     ("tx-page-each", Work::TxPageEach),
@@ -38,6 +40,7 @@ pub const WORKS: [(&str, Work); 9] = [
     ("hold-run", Work::HoldRun),
     ("atomics", Work::Atomics),
     ("sender", Work::Sender),
+    ("sender-segmented", Work::SenderSegmented),
     ("sender-digest", Work::SenderDigest),
 ];
 
@@ -63,6 +66,8 @@ pub struct Ask {
     pub burst: usize,
     /// Size of the cached file that is walked through, MiB.
     pub cache_mib: usize,
+    /// Whether its pages are of 2 MiB.
+    pub huge: bool,
     /// What the driver drives.
     pub device: Kind,
     /// File bytes in each frame.
@@ -86,8 +91,16 @@ impl Ask {
         let name = words.next().unwrap_or_default();
         let found = WORKS.iter().find(|(known, _)| *known == name);
         let &(_, work) = found.ok_or_else(|| format!("there is no work '{name}'"))?;
-        let mut ask =
-            Self { work, ring: 512, frames: 16384, burst: 32, cache_mib: 64, device: Kind::Paper, payload: 1460 };
+        let mut ask = Self {
+            work,
+            ring: 512,
+            frames: 16384,
+            burst: 32,
+            cache_mib: 64,
+            huge: false,
+            device: Kind::Paper,
+            payload: 1460,
+        };
         for word in words {
             ask.set(word)?;
         }
@@ -104,6 +117,13 @@ impl Ask {
             "burst" => self.burst = number()?,
             "cache_mib" => self.cache_mib = number()?,
             "payload" => self.payload = number()?,
+            "pages" => {
+                self.huge = match value {
+                    "4KiB" => false,
+                    "2MiB" => true,
+                    _ => return Err(format!("'{word}' is neither pages=4KiB nor pages=2MiB")),
+                }
+            }
             "device" => {
                 self.device = match value {
                     "paper" => Kind::Paper,

@@ -16,6 +16,9 @@ pub enum Error {
     /// The cache's answer.
     #[error(transparent)]
     Cache(#[from] stillwire_filecache::Error),
+    /// A cache of huge pages was asked for.
+    #[error("{0}; `echo 64 > /proc/sys/vm/nr_hugepages` makes some")]
+    NoHugePages(String),
     /// A line that asks for nothing.
     #[error("'{line}' is no question: {why}; ask `run WORK key=value ...`")]
     Ask {

@@ -26,6 +26,7 @@ struct Stage {
     /// Of the questions that it answers.
     kind: Kind,
     cache_mib: usize,
+    huge: bool,
     /// Dropped first: it stops the device.
     port: Option<(u16, u16, Port<Hold>)>,
     device: Device,
@@ -46,7 +47,8 @@ impl Racer {
         let answer = match ask.work {
             Work::Hold | Work::HoldRun | Work::Atomics => stage.hold(ask),
             Work::Rx60 => stage.receive(ask),
-            Work::Tx60 | Work::TxPage | Work::TxPageEach | Work::Sender | Work::SenderDigest => stage.transmit(ask),
+            Work::Tx60 | Work::TxPage | Work::TxPageEach => stage.transmit(ask),
+            Work::Sender | Work::SenderSegmented | Work::SenderDigest => stage.transmit(ask),
         };
         if answer.is_err() {
             // What is left in the rings is no part of the next work.
@@ -59,11 +61,12 @@ impl Racer {
     }
 
     fn stage(&mut self, ask: &Ask) -> Result<&mut Stage> {
-        let found = self.stages.iter().position(|stage| (stage.kind, stage.cache_mib) == (ask.device, ask.cache_mib));
+        let wanted = (ask.device, ask.cache_mib, ask.huge);
+        let found = self.stages.iter().position(|stage| (stage.kind, stage.cache_mib, stage.huge) == wanted);
         let index = match found {
             Some(index) => index,
             None => {
-                self.stages.push(Stage::new(ask.device, ask.cache_mib)?);
+                self.stages.push(Stage::new(ask)?);
                 self.stages.len() - 1
             }
         };
@@ -72,19 +75,22 @@ impl Racer {
 }
 
 impl Stage {
-    fn new(kind: Kind, cache_mib: usize) -> Result<Self> {
+    fn new(&Ask { device: kind, cache_mib, huge, .. }: &Ask) -> Result<Self> {
         let device = match kind {
             Kind::Paper => Device::paper()?,
             Kind::Model => Device::model()?,
         };
-        let cached = Cached::zeros(cache_mib << 20)?;
+        let cached = Cached::zeros(cache_mib << 20, huge)?;
+        if huge && let Some(why) = cached.cache.notices().first() {
+            return Err(Error::NoHugePages(why.clone()));
+        }
         cached.cache.attach_to(device.function().iommu())?;
         let end = |last, port| Endpoint {
             mac: Mac([0x02, 0x53, 0x57, 0, 0, last]),
             address: SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, last), port),
         };
         let headers = UdpTemplate::new(end(1, 4000), end(2, 4001));
-        Ok(Self { kind, cache_mib, port: None, device, cached, next: 0, headers })
+        Ok(Self { kind, cache_mib, huge, port: None, device, cached, next: 0, headers })
     }
 
     /// The device brought up for `ask`; as it was, when that will do.
@@ -110,7 +116,7 @@ impl Stage {
         }
         let (header, payload) = match ask.work {
             Work::Tx60 => (60, 0),
-            Work::Sender => (UDP_HEADERS, ask.payload),
+            Work::Sender | Work::SenderSegmented => (UDP_HEADERS, ask.payload),
             Work::SenderDigest => (HEADERS, ask.payload),
             _ => (TCP_HEADERS, ask.payload),
         };
@@ -143,6 +149,7 @@ impl Stage {
             Work::TxPage => timed::timed_tx_page(tx, file, &header, &burst)?,
             Work::TxPageEach => timed::timed_tx_page_each(tx, file, &header, &burst)?,
             Work::Sender => timed::timed_sender(tx, file, &mut self.headers, &burst)?,
+            Work::SenderSegmented => timed::timed_sender_segmented(tx, file, &mut self.headers, &burst)?,
             Work::SenderDigest => timed::timed_sender_digest(tx, file, &mut self.headers, &burst)?,
             Work::Rx60 | Work::Hold | Work::HoldRun | Work::Atomics => unreachable!("they send nothing"),
         };

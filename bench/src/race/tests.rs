@@ -14,6 +14,12 @@ fn all_works_do_what_they_are_asked() {
                 Work::Tx60 | Work::Rx60 => (60, 1, 10),
                 Work::TxPage | Work::TxPageEach => (1514, 2, 10),
                 Work::Sender => (1502, 2, 10),
+                // A context, a header, and pieces of at most 16 KiB, for each run of 32 frames.
+                Work::SenderSegmented => {
+                    assert_eq!((answer.bytes, answer.doorbells), (320 * 1502, 10), "{line}");
+                    assert!((10 * 4..=10 * 7).contains(&answer.descriptors), "{line}: {answer:?}");
+                    continue;
+                }
                 Work::SenderDigest => (1546, 2, 10),
             };
             assert_eq!((answer.bytes, answer.doorbells), (320 * len, doorbells), "{line}");
@@ -33,6 +39,8 @@ fn rings_and_payloads_of_all_sizes() {
         "run tx-page ring=4096 frames=256 burst=128 cache_mib=2",
         "run sender ring=512 frames=176 burst=88 cache_mib=2",
         "run tx-page-each ring=512 frames=64 cache_mib=2 payload=8960",
+        "run sender-segmented ring=512 frames=176 burst=44 cache_mib=2",
+        "run sender-segmented ring=512 frames=44 burst=44 cache_mib=2 device=model",
         "run sender-digest ring=512 frames=64 cache_mib=2 payload=1428",
     ] {
         racer.run(&Ask::parse(line).unwrap()).unwrap_or_else(|error| panic!("{line}: {error}"));
@@ -52,6 +60,7 @@ fn questions() {
         frames: 64,
         burst: 16,
         cache_mib: 4096,
+        huge: false,
         device: Kind::Model,
         payload: 18,
     };
@@ -66,6 +75,7 @@ fn questions() {
         ("run tx60 frames=-1", "no number"),
         ("run tx60 mib=1", "no key 'mib'"),
         ("run tx60 device=card", "neither"),
+        ("run tx60 pages=1GiB", "neither"),
         ("run tx60 frames=33", "no bursts of 32"),
         ("run tx60 burst=0", "no bursts of 0"),
         ("run hold-run frames=8 burst=8", "no runs of 16"),

@@ -156,6 +156,27 @@ pub fn timed_sender_digest(
     Ok(true)
 }
 
+/// The same as [`timed_sender`], but the NIC cuts each run into frames: one post a run.
+///
+/// # Errors
+/// As [`timed_tx_page`].
+#[inline(never)]
+pub fn timed_sender_segmented(
+    tx: &mut TxQueue<Hold>,
+    file: &CachedFile,
+    headers: &mut UdpTemplate,
+    burst: &Burst,
+) -> super::Result<bool> {
+    tx.reclaim(drop);
+    for bytes in burst.runs() {
+        let offload = Offload::UDP_V4.segmented(burst.payload as u16);
+        let frame = Frame::new(headers.next(burst.payload)).offload(offload).payload(file.hold(bytes)?);
+        let Posted::Queued = tx.post(frame)? else { return Ok(false) };
+    }
+    tx.publish();
+    Ok(true)
+}
+
 /// Takes up to `frames` frames that have arrived and gives their buffers back; returns how many there were, and their
 /// bytes.
 #[inline(never)]

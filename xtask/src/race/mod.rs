@@ -138,6 +138,7 @@ fn contest(root: &Path, target: &Path, flags: &Flags) -> Result<ExitCode, Troubl
     let mut race = build(root, &track, flags)?;
     // Given back after the contestants have ended.
     let _pages = HugePages::provide();
+    leave_out_huge(&mut race);
     let versions = track.line_up(&mut race)?;
     let (warm_up, rounds) = if flags.smoke { (0, 1) } else { (WARM_UP, flags.rounds) };
     for number in 0..warm_up + rounds {
@@ -194,6 +195,19 @@ fn leave_out_large(race: &mut Race, smoke: bool) {
     let large = race.series.iter_mut().filter(|series| series.ask.is_large());
     large.for_each(|series| series.without = Some(Without::LeftOut(why.clone())));
 }
+
+/// Leaves out what needs huge pages, where there are too few.
+fn leave_out_huge(race: &mut Race) {
+    let free = HugePages::free();
+    if free < HUGE_NEEDS {
+        let why = format!("a cache of huge pages wants {HUGE_NEEDS} of them, {free} are free");
+        let huge = race.series.iter_mut().filter(|series| series.ask.is_huge());
+        huge.for_each(|series| series.without = Some(Without::LeftOut(why.clone())));
+    }
+}
+
+/// The file, what a cache of it has besides, and some.
+const HUGE_NEEDS: u64 = 20;
 
 /// The large cache, its file in the kernel's cache, and room for others.
 const LARGE_NEEDS_MIB: u64 = 12 * 1024;

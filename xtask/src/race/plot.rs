@@ -62,6 +62,7 @@ const PANELS: [Panel; 3] = [
             bars: &[
                 (Who::Ours, "sender"),
                 (Who::Ours, "sender-digest"),
+                (Who::Ours, "sender-segmented"),
                 (Who::Kernel, "zerocopy-gso"),
                 (Who::Kernel, "sendfile"),
                 (Who::Kernel, "sendfile-mtu"),

@@ -61,6 +61,8 @@ enum Counts {
     Small,
     /// A header and a payload each.
     Pages,
+    /// The same, cut by the device: one post a burst.
+    Cut,
     /// Received frames of 60 bytes.
     Received,
     /// No device.
@@ -85,7 +87,8 @@ pub struct Ask {
     burst: u64,
     pub frames: u64,
     cache_mib: u64,
-    device: Option<&'static str>,
+    /// More keys.
+    more: Option<&'static str>,
     file_mib: u64,
 }
 
@@ -120,19 +123,23 @@ pub const LARGE_MIB: u64 = 4096;
 pub const RINGS: [&str; 5] =
     ["tx-page ring=64", "tx-page ring=256", "tx-page ring=512", "tx-page ring=1024", "tx-page ring=4096"];
 const SMALL_BURST: u64 = 16;
+/// Frames of 64 KiB, and of four times that, for one doorbell.
+const RUN: u64 = (64 << 10) / PAYLOAD;
+const RUN_BURST: u64 = 4 * RUN;
+pub const HUGE: &str = "sender-segmented pages=2MiB";
 pub const LARGE_CACHE: &str = "tx-page cache=4GiB";
 pub const LARGE_BOTH: &str = "tx-page ring=4096 cache=4GiB";
 
 /// All works, those that are compared beside each other.
 pub fn all(size: Size) -> Vec<Ask> {
-    use Counts::{File, Memory, Pages, Received, Small};
+    use Counts::{Cut, File, Memory, Pages, Received, Small};
     use Who::{Dpdk, Kernel, Ours};
     let ask = |who, name: &'static str, counts| Ask {
         who,
         name,
         work: name.split(' ').next().unwrap_or(name),
         unit: match counts {
-            File => Unit::Kib,
+            File | Cut => Unit::Kib,
             Memory => Unit::Page,
             _ => Unit::Frame,
         },
@@ -142,8 +149,14 @@ pub fn all(size: Size) -> Vec<Ask> {
         burst: BURST,
         frames: size.frames,
         cache_mib: size.cache_mib,
-        device: None,
+        more: None,
         file_mib: size.file_mib,
+    };
+    let cut = |name, more| Ask {
+        more,
+        burst: RUN_BURST,
+        frames: size.frames / RUN_BURST * RUN_BURST,
+        ..ask(Ours, name, Cut)
     };
     let mut all = vec![
         ask(Ours, "tx60", Small),
@@ -160,12 +173,15 @@ pub fn all(size: Size) -> Vec<Ask> {
         ask(Ours, "hold-run", Memory),
         Ask { unit: Unit::Kib, ..ask(Ours, "sender", Pages) },
         Ask { unit: Unit::Kib, ..ask(Ours, "sender-digest", Pages) },
+        cut("sender-segmented", None),
+        // Few pages: the pool is small.
+        Ask { cache_mib: SMOKE.cache_mib, ..cut(HUGE, Some("pages=2MiB")) },
         ask(Kernel, "sendfile", File),
         ask(Kernel, "sendfile-mtu", File),
         ask(Kernel, "write", File),
         ask(Kernel, "read-write", File),
         ask(Kernel, "zerocopy-gso", File),
-        Ask { device: Some("model"), ..ask(Ours, "tx-page device=model", Pages) },
+        Ask { more: Some("device=model"), ..ask(Ours, "tx-page device=model", Pages) },
     ];
     let rings = RINGS.iter().zip([64, 256, 512, 1024, 4096]);
     let sized = |name, ring, cache_mib| Ask { ring, cache_mib, burst: SMALL_BURST, ..ask(Ours, name, Pages) };
@@ -183,10 +199,10 @@ impl Ask {
             Counts::File => format!("run {work} mib={file_mib} payload={PAYLOAD}"),
             Counts::Memory => format!("run {work} frames={frames} burst={burst} cache_mib={cache_mib}"),
             Counts::Small | Counts::Received => format!("run {work} ring={ring} frames={frames} burst={burst}"),
-            Counts::Pages => {
+            Counts::Pages | Counts::Cut => {
                 let usual = format!("run {work} ring={ring} frames={frames} burst={burst} payload={PAYLOAD}");
-                match (self.who, self.device) {
-                    (Who::Ours, Some(device)) => format!("{usual} cache_mib={cache_mib} device={device}"),
+                match (self.who, self.more) {
+                    (Who::Ours, Some(more)) => format!("{usual} cache_mib={cache_mib} {more}"),
                     (Who::Ours, None) => format!("{usual} cache_mib={cache_mib}"),
                     _ => usual,
                 }
@@ -197,6 +213,11 @@ impl Ask {
     /// Whether the cache that it needs is the large one.
     pub fn is_large(&self) -> bool {
         self.cache_mib == LARGE_MIB
+    }
+
+    /// Whether it wants huge pages.
+    pub fn is_huge(&self) -> bool {
+        self.name == HUGE
     }
 
     /// ns a unit.
@@ -233,6 +254,15 @@ impl Ask {
                 // The header's, the payload's, and at most a context descriptor each.
                 between("descriptors", answer.descriptors, 2 * frames, 3 * frames)?;
                 self.check_batches(answer)
+            }
+            Counts::Cut => {
+                exactly("frames", answer.frames, frames)?;
+                exactly("bytes", answer.bytes, frames * (header(answer) + PAYLOAD))?;
+                let (runs, bursts) = (frames / RUN, frames / self.burst);
+                // The header's, and the payload's in pieces of 16 KiB, a piece more where it lies in two folios.
+                between("descriptors", answer.descriptors, 5 * runs, 7 * runs)?;
+                between("descriptors with RS", answer.reports, bursts, runs)?;
+                exactly("doorbells", answer.doorbells, bursts)
             }
             Counts::Received => {
                 exactly("frames", answer.frames, frames)?;
@@ -304,6 +334,11 @@ mod tests {
                 "tx-page device=model",
                 "run tx-page ring=512 frames=65536 burst=32 payload=1460 cache_mib=64 device=model",
             ),
+            (
+                Who::Ours,
+                HUGE,
+                "run sender-segmented ring=512 frames=65472 burst=176 payload=1460 cache_mib=16 pages=2MiB",
+            ),
             (Who::Ours, "hold", "run hold frames=65536 burst=32 cache_mib=64"),
             (Who::Kernel, "sendfile", "run sendfile mib=256 payload=1460"),
         ] {
@@ -360,6 +395,31 @@ mod tests {
         assert!(sendfile.check(&Answer { bytes: (256 << 20) - 1, ..file.clone() }).is_err());
         let copied = serde_json::Map::from_iter([("copied".to_owned(), 1.into())]);
         assert!(sendfile.check(&Answer { more: copied, ..file }).unwrap_err().contains("copied"));
+        let frames = 65_472;
+        let right = Answer {
+            ns: 9,
+            frames,
+            bytes: frames * 1514,
+            descriptors: 1488 * 5,
+            reports: 372,
+            doorbells: 372,
+            ..Answer::default()
+        };
+        let cut = find(Who::Ours, "sender-segmented");
+        assert_eq!(cut.check(&right), Ok(()));
+        let wrong: [(&str, Change); 5] = [
+            ("frames", |answer| answer.frames -= 1),
+            ("bytes", |answer| answer.bytes -= 1),
+            ("descriptors", |answer| answer.descriptors = answer.frames * 2),
+            ("RS", |answer| answer.reports -= 1),
+            ("doorbells", |answer| answer.doorbells -= 1),
+        ];
+        for (what, change) in wrong {
+            let mut answer = right.clone();
+            change(&mut answer);
+            let why = cut.check(&answer).unwrap_err();
+            assert!(why.contains(what), "{what}: {why}");
+        }
         assert!(find(Who::Ours, "hold").check(&Answer { ns: 1, frames: 1, ..Answer::default() }).is_err());
     }
 

@@ -131,6 +131,16 @@ pub enum Error {
         /// What it said, and what would have been right.
         what: String,
     },
+    /// A command that a device did not carry out.
+    #[error("nic: {name} was told {command} and {why}; without it the device does not do what was asked of it")]
+    Command {
+        /// How the user named it.
+        name: String,
+        /// The command, as the device's standard names it.
+        command: &'static str,
+        /// What it said, or that it said nothing.
+        why: String,
+    },
     /// Memory, mappings, configuration space.
     #[error(transparent)]
     Dma(#[from] stillwire_dma::Error),

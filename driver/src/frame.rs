@@ -63,6 +63,9 @@ pub enum Checksum {
     Good,
     /// Wrong.
     Bad,
+    /// Not there yet: the frame comes from this host and never was on a wire, and who sent it left its checksum to a NIC. Its bytes are
+    /// as sent; before it goes out on a wire somebody has to complete it.
+    Partial,
 }
 
 /// What the NIC says of the checksums of a received frame.

@@ -37,10 +37,11 @@ pub struct Config {
     pub rx_ring: u16,
     /// Largest frame without check sequence, bytes: 1514 for an MTU of 1500; at most 9720.
     pub max_frame: u16,
-    /// Receive frames for other stations as well. A virtio device is not asked: it filters as it does by itself.
+    /// Receive frames for other stations as well. A virtio device without CTRL_RX is not asked: it filters as it does by itself.
     pub promiscuous: bool,
     /// Transmit and receive queues, of each so many: 1 to 16. With more than one the device spreads received flows over the
-    /// receive queues (RSS); all of them must be taken and polled then.
+    /// receive queues (RSS, or for virtio the queue on which the flow was sent); all of them must be taken and polled then. A device
+    /// that has fewer gives fewer: see [`Capabilities::queues`].
     pub queues: u16,
     /// Take the VLAN tag off received frames: see [`RxFrame::vlan`]. Where the device cannot, frames keep it.
     pub vlan_strip: bool,
@@ -83,7 +84,8 @@ impl Config {
 /// What the device can do.
 #[derive(Clone, Copy, Debug)]
 pub struct Capabilities {
-    /// IPv4 header, UDP and TCP checksums on transmit.
+    /// IPv4 header, UDP and TCP checksums on transmit. Where there are none, a frame with an [`Offload`] that asks for a transport's
+    /// is refused: who posts it computes them, for the driver does not look into payload.
     pub tx_checksum: bool,
     /// The same on receive.
     pub rx_checksum: bool,

@@ -75,10 +75,13 @@ impl RxHeader {
 
     /// What the device says of checksums; it says nothing of IP's own.
     pub(crate) fn checksum(self) -> ChecksumStatus {
-        // A partial checksum never was on a wire: its field holds the pseudo header's sum, and there is nothing to compare. The
-        // bytes come from memory of the same host, which the device vouches for.
-        let good = self.flags & (FLAG_DATA_VALID | FLAG_NEEDS_CSUM) != 0;
-        ChecksumStatus { ip: Checksum::Unknown, transport: if good { Checksum::Good } else { Checksum::Unknown } }
+        let transport = match () {
+            // Its field holds the pseudo header's sum, and there is nothing to compare.
+            () if self.flags & FLAG_NEEDS_CSUM != 0 => Checksum::Partial,
+            () if self.flags & FLAG_DATA_VALID != 0 => Checksum::Good,
+            () => Checksum::Unknown,
+        };
+        ChecksumStatus { ip: Checksum::Unknown, transport }
     }
 }
 
@@ -118,9 +121,13 @@ mod tests {
         let header = RxHeader::decode([2, 0, 1, 1, 1, 1, 1, 1, 1, 1, 3, 0]);
         assert_eq!((header.buffers, header.is_large()), (3, false));
         assert!(RxHeader::decode([0, 5, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0]).is_large());
-        for (flags, transport) in
-            [(0, Checksum::Unknown), (1, Checksum::Good), (2, Checksum::Good), (4, Checksum::Unknown)]
-        {
+        for (flags, transport) in [
+            (0, Checksum::Unknown),
+            (1, Checksum::Partial),
+            (2, Checksum::Good),
+            (3, Checksum::Partial),
+            (4, Checksum::Unknown),
+        ] {
             let found = RxHeader::decode([flags, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0]).checksum();
             assert_eq!(found, ChecksumStatus { ip: Checksum::Unknown, transport }, "{flags}");
         }

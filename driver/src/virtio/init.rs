@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use stillwire_dma::{Claim, Mapping, PciFunction};
 
+use super::breach::Breach;
+use super::control::{CONTROL_RING, Command, Control};
 use super::pci::Parts;
 use super::regs::*;
 use super::rx::BUFFER;
-use super::split::{Breach, RingMemory, Split};
 use super::stats::Counters;
 use super::stop::State;
+use super::virtqueue::{RingMemory, Virtqueue};
 use super::{desc, tx};
 use crate::nic::LONGEST_SEGMENTED;
 use crate::{Capabilities, Config, Error, Link, Mac, Result};
@@ -29,20 +31,35 @@ pub(crate) struct Function {
     pub features: u64,
     pub config: Config,
     pub(super) state: Mutex<State>,
-    pub counters: Counters,
-    /// Rings that nobody has taken yet: all must be there before the device starts.
-    free: Mutex<[Option<Split>; 2]>,
-    /// Memory of both, for when it must be kept.
+    /// One for each queue, in the order of their numbers.
+    counters: Box<[Counters]>,
+    /// Rings that nobody has taken yet, likewise: all must be there before the device starts.
+    free: Mutex<Vec<Option<Virtqueue>>>,
+    /// Memory of all rings, for when it must be kept.
     rings: Mutex<Vec<Arc<Mapping>>>,
     /// What the device did first that no device may do.
     failure: OnceLock<String>,
 }
 
-/// Which of the two queues.
+/// Which of the two queues of a pair.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Which {
     Receive,
     Transmit,
+}
+
+impl Which {
+    /// Number of the queue of a pair in the device.
+    fn number(self, pair: usize) -> usize {
+        2 * pair + self as usize
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Receive => "receive",
+            Self::Transmit => "transmit",
+        }
+    }
 }
 
 /// A port, reset and configured.
@@ -62,7 +79,7 @@ impl Device {
             features: 0,
             config,
             state: Mutex::new(State::Running),
-            counters: Counters::default(),
+            counters: Box::default(),
             free: Mutex::default(),
             rings: Mutex::default(),
             failure: OnceLock::new(),
@@ -94,7 +111,7 @@ impl Device {
             udp_segmentation: features & F_HOST_USO != 0,
             vlan: false,
             max_segmented: if features & SEGMENTATION != 0 { LONGEST_SEGMENTED } else { 0 },
-            queues: 1,
+            queues: config.queues.into(),
             max_frame: config.max_frame.into(),
             header_len: tx::HEADER_LEN,
             payload_pieces: tx::max_segments(config.tx_ring),
@@ -113,16 +130,51 @@ impl Function {
         self.features = self.negotiate()?;
         let mac = self.device_config()?;
         common.write(CONFIG_MSIX_VECTOR, NO_VECTOR);
-        let queues = common.read(NUM_QUEUES);
-        if queues < 2 {
-            return Err(self.breaks(format!("it has {queues} queues, a network device has two at least")));
+        let (pairs, control) = self.numbering()?;
+        self.config.queues = self.config.queues.min(pairs);
+        for pair in 0..self.config.queues {
+            let (rx, tx) =
+                (self.set_up(2 * pair, self.config.rx_ring)?, self.set_up(2 * pair + 1, self.config.tx_ring)?);
+            (self.config.rx_ring, self.config.tx_ring) = (rx.size(), tx.size());
+            self.free.get_mut().unwrap_or_else(PoisonError::into_inner).extend([Some(rx), Some(tx)]);
         }
-        self.config.rx_ring = self.set_up(Which::Receive, self.config.rx_ring)?;
-        self.config.tx_ring = self.set_up(Which::Transmit, self.config.tx_ring)?;
+        self.counters = (0..2 * self.config.queues).map(|_| Counters::default()).collect();
+        let control = control.map(|number| Control::new(self, self.set_up(number, CONTROL_RING)?)).transpose()?;
         self.pci.set_bus_master(true)?;
         common.write(DEVICE_STATUS, STATUS_ACKNOWLEDGE | STATUS_DRIVER | STATUS_FEATURES_OK | STATUS_DRIVER_OK);
         self.sound()?;
+        if let Some(control) = control {
+            self.tell(control)?;
+        }
         Ok(mac)
+    }
+
+    /// Pairs of queues that there are, and the number of the control queue if one is to be used. That is behind all pairs,
+    /// whether they are used or not.
+    fn numbering(&self) -> Result<(u16, Option<u16>)> {
+        let pairs = if self.features & F_MQ != 0 { self.parts.device.read(NET_MAX_PAIRS) } else { 1 };
+        if !(1..=0x8000).contains(&pairs) {
+            return Err(self.breaks(format!("it has {pairs} pairs of queues, from 1 to 32768 can be")));
+        }
+        let control = self.features & F_CTRL_VQ != 0;
+        let (found, needed) = (self.parts.common.read(NUM_QUEUES), 2 * pairs + u32::from(control));
+        if found < needed {
+            let with = if control { " and a control queue" } else { "" };
+            return Err(self.breaks(format!("it has {found} queues, for {pairs} pairs{with} there must be {needed}")));
+        }
+        Ok((pairs as u16, control.then_some((2 * pairs) as u16)))
+    }
+
+    /// What a device has to be told once it runs.
+    fn tell(&self, mut control: Control) -> Result<()> {
+        if self.features & F_CTRL_RX != 0 {
+            // In words, whatever it does by itself: devices differ in what they begin with.
+            control.tell(self, Command::Promiscuous(self.config.promiscuous))?;
+        }
+        if self.features & F_MQ != 0 {
+            control.tell(self, Command::Pairs(self.config.queues))?;
+        }
+        Ok(())
     }
 
     /// Takes what this driver knows of what is offered; returns it.
@@ -139,10 +191,7 @@ impl Function {
                 return Err(Error::Feature { name: self.pci.name(), feature, hint });
             }
         }
-        let mut accepted = offered & KNOWN;
-        if accepted & F_CSUM == 0 {
-            accepted &= !SEGMENTATION;
-        }
+        let accepted = self.useful(offered & KNOWN);
         for bank in [0, 1] {
             common.write(DRIVER_FEATURE_SELECT, bank);
             common.write(DRIVER_FEATURE, (accepted >> (32 * bank)) as u32);
@@ -155,6 +204,20 @@ impl Function {
             return Err(self.breaks(what));
         }
         Ok(accepted)
+    }
+
+    /// What is left of features when those go that nothing would be done with, and those that need another.
+    fn useful(&self, mut features: u64) -> u64 {
+        if features & F_CSUM == 0 {
+            features &= !SEGMENTATION;
+        }
+        if self.config.queues < 2 {
+            features &= !F_MQ;
+        }
+        if features & F_CTRL_VQ == 0 || features & (F_MQ | F_CTRL_RX) == 0 {
+            features &= !(F_CTRL_VQ | F_MQ | F_CTRL_RX);
+        }
+        features
     }
 
     /// Reads the device's configuration, and refuses settings that do not go with it.
@@ -189,23 +252,24 @@ impl Function {
         Ok(mac)
     }
 
-    /// Gives a queue its ring and starts it; returns the ring's size, which is `wanted` or what the device can do.
-    fn set_up(&self, which: Which, wanted: u16) -> Result<u16> {
+    /// Gives a queue a ring of `wanted` descriptors, or of what the device can do, and starts it.
+    fn set_up(&self, number: u16, wanted: u16) -> Result<Virtqueue> {
         let common = &self.parts.common;
-        let number = which as u16;
         common.write(QUEUE_SELECT, number.into());
         let most = common.read(QUEUE_SIZE);
-        if !(SMALLEST_RING..=0x8000).contains(&most) || !most.is_power_of_two() {
-            let what =
-                format!("queue {number} has {most} descriptors, not a power of two from {SMALLEST_RING} to 32768");
+        let packed = self.features & F_RING_PACKED != 0;
+        if !(SMALLEST_RING..=0x8000).contains(&most) || !packed && !most.is_power_of_two() {
+            let kind = if packed { "" } else { "a power of two " };
+            let what = format!("queue {number} has {most} descriptors, not {kind}from {SMALLEST_RING} to 32768");
             return Err(self.breaks(what));
         }
         if common.read(QUEUE_ENABLE) != 0 {
             return Err(self.breaks(format!("queue {number} is enabled after a reset")));
         }
-        let size = wanted.min(most as u16);
+        // A packed ring may be of any size; a power of two is what positions are reduced by.
+        let size = wanted.min(1 << most.ilog2());
         let doorbell = self.parts.doorbell(common.read(QUEUE_NOTIFY_OFF))?;
-        let ring = RingMemory::new(self.pci.iommu(), size)?;
+        let ring = RingMemory::new(self.pci.iommu(), size, self.features)?;
         common.write(QUEUE_SIZE, size.into());
         common.write(QUEUE_MSIX_VECTOR, NO_VECTOR);
         let fields = [
@@ -217,22 +281,34 @@ impl Function {
             common.write(low, area.get() as u32);
             common.write(high, (area.get() >> 32) as u32);
         }
-        let split = Split::new(&ring, number, doorbell, self.features & F_EVENT_IDX != 0);
+        let queue = Virtqueue::new(&ring, number, doorbell, self.features);
         // From here on the device may know the memory.
-        self.rings.lock().unwrap_or_else(PoisonError::into_inner).push(ring.mapping);
-        self.free.lock().unwrap_or_else(PoisonError::into_inner)[usize::from(number)] = Some(split);
+        self.keep(ring.mapping);
         common.write(QUEUE_ENABLE, 1);
-        Ok(size)
+        Ok(queue)
     }
 
-    /// Takes one of the two rings. There is one of each.
-    pub(super) fn take(&self, which: Which) -> Result<Split> {
-        let queue = match which {
-            Which::Receive => "receive",
-            Which::Transmit => "transmit",
-        };
-        let taken = self.free.lock().unwrap_or_else(PoisonError::into_inner)[which as usize].take();
-        taken.ok_or_else(|| Error::QueueTaken { name: self.pci.name(), queue })
+    /// Takes the next ring of its kind that nobody has taken, and says of which pair it is.
+    pub(super) fn take(&self, which: Which) -> Result<(usize, Virtqueue)> {
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = (0..free.len() / 2).find_map(|pair| Some((pair, free[which.number(pair)].take()?)));
+        found.ok_or_else(|| Error::QueueTaken { name: self.pci.name(), queue: which.name() })
+    }
+
+    /// What a queue counts.
+    #[inline]
+    pub(super) fn counters(&self, which: Which, pair: usize) -> &Counters {
+        &self.counters[which.number(pair)]
+    }
+
+    /// What all queues of a kind count.
+    pub(super) fn all_counters(&self, which: Which) -> impl Iterator<Item = &Counters> {
+        self.counters.iter().skip(which.number(0)).step_by(2)
+    }
+
+    /// Remembers memory that the device knows: it goes with the function, or never.
+    pub(super) fn keep(&self, mapping: Arc<Mapping>) {
+        self.rings.lock().unwrap_or_else(PoisonError::into_inner).push(mapping);
     }
 
     /// Neither the rings' memory nor its device addresses are ever given back.
@@ -244,11 +320,8 @@ impl Function {
 
     /// Notes what a device did that no device may do; the first is kept.
     #[cold]
-    pub(super) fn fail(&self, which: Which, breach: Breach) {
-        let _ = self.failure.set(match which {
-            Which::Receive => format!("receive: {breach}"),
-            Which::Transmit => format!("transmit: {breach}"),
-        });
+    pub(super) fn fail(&self, which: Which, pair: usize, breach: Breach) {
+        let _ = self.failure.set(format!("{} queue {pair}: {breach}", which.name()));
     }
 
     /// Errors when the device is gone, at its end, or not to be believed.
@@ -266,7 +339,7 @@ impl Function {
         Ok(())
     }
 
-    fn breaks(&self, what: String) -> Error {
+    pub(super) fn breaks(&self, what: String) -> Error {
         Error::Protocol { name: self.pci.name(), what }
     }
 }
@@ -279,9 +352,14 @@ const KNOWN: u64 = F_CSUM
     | F_MRG_RXBUF
     | SEGMENTATION
     | F_STATUS
+    | F_CTRL_VQ
+    | F_CTRL_RX
+    | F_MQ
     | F_EVENT_IDX
     | F_VERSION_1
     | F_ACCESS_PLATFORM
+    | F_RING_PACKED
+    | F_IN_ORDER
     | F_ORDER_PLATFORM;
 /// What must be offered, and how to get it.
 const REQUIRED: [(u64, &str, &str); 2] = [

@@ -38,8 +38,11 @@
 //!
 //! Packed rings, segmentation, several queue pairs, and the control queue: the device filters addresses as it does by itself.
 
+mod breach;
+mod control;
 mod desc;
 mod init;
+mod packed;
 mod pci;
 mod regs;
 mod rx;
@@ -47,6 +50,7 @@ mod split;
 mod stats;
 mod stop;
 mod tx;
+mod virtqueue;
 
 pub(crate) use init::{Device, knows};
 pub(crate) use rx::RxQueue;

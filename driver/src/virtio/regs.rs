@@ -51,6 +51,7 @@ fields! {
     NET_MAC_LOW           0 4 "Bytes 0..4 of the address.";
     NET_MAC_HIGH          4 2 "Bytes 4..6 of the address.";
     NET_STATUS            6 2 "Bit 0: there is link.";
+    NET_MAX_PAIRS         8 2 "Most pairs of queues.";
     NET_MTU              10 2 "Largest packet, bytes.";
 }
 
@@ -77,9 +78,14 @@ pub(crate) const F_HOST_TSO4: u64 = 1 << 11;
 pub(crate) const F_HOST_TSO6: u64 = 1 << 12;
 pub(crate) const F_MRG_RXBUF: u64 = 1 << 15;
 pub(crate) const F_STATUS: u64 = 1 << 16;
+pub(crate) const F_CTRL_VQ: u64 = 1 << 17;
+pub(crate) const F_CTRL_RX: u64 = 1 << 18;
+pub(crate) const F_MQ: u64 = 1 << 22;
 pub(crate) const F_EVENT_IDX: u64 = 1 << 29;
 pub(crate) const F_VERSION_1: u64 = 1 << 32;
 pub(crate) const F_ACCESS_PLATFORM: u64 = 1 << 33;
+pub(crate) const F_RING_PACKED: u64 = 1 << 34;
+pub(crate) const F_IN_ORDER: u64 = 1 << 35;
 pub(crate) const F_ORDER_PLATFORM: u64 = 1 << 36;
 pub(crate) const F_HOST_USO: u64 = 1 << 56;
 /// What needs CSUM.

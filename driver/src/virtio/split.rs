@@ -1,14 +1,12 @@
 //! A split ring (virtio 1.2, 2.7): what the driver writes into it, and what it believes of the device's part.
 
-use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use stillwire_dma::{
-    Access, HugePages, Iommu, Iova, Mapping, Register16, RingSlots, RingView, RingWords, SharedMemory, fence,
-};
+use stillwire_dma::{Register16, RingSlots, RingWords, Segment, fence};
 
-use crate::Result;
+use super::breach::Breach;
+use super::desc::{self, NEXT, WRITE};
+use super::virtqueue::{Setup, Used};
 
 /// A ring in memory, and how far both sides are. Counts go up for ever and are reduced only to index memory.
 pub(crate) struct Split {
@@ -22,73 +20,11 @@ pub(crate) struct Split {
     used: RingWords,
     doorbell: Register16,
     event_index: bool,
-    /// Chains put into the available ring, shown to the device, and seen used.
+    /// Chains put into the available ring, shown to the device, used at the last look, and seen used.
     offered: u64,
     shown: u64,
+    used_index: u64,
     seen: u64,
-}
-
-/// Memory of a ring and the device's names for its areas.
-pub(crate) struct RingMemory {
-    size: u16,
-    memory: SharedMemory,
-    pub mapping: Arc<Mapping>,
-}
-
-/// What a device did that no device may do.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Breach {
-    /// More chains are used than it has.
-    Index { new: u16, outstanding: u16 },
-    /// A chain that cannot be.
-    OutOfRange { id: u32, size: u16 },
-    /// A chain that it does not have.
-    NotInFlight { id: u32 },
-    /// More bytes written than there was room.
-    Len { id: u32, len: u32, room: u32 },
-    /// A received frame shorter than its net header.
-    Short { id: u32, len: u32 },
-    /// A received frame in so many buffers.
-    Buffers { count: u16, fresh: usize },
-    /// A buffer that is not the last of its frame and not full.
-    Hole { id: u32, len: u32, room: u32 },
-}
-
-impl fmt::Display for Breach {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self::Index { new, outstanding } => {
-                write!(f, "the used index moved by {new}, and the device had {outstanding} chains")
-            }
-            Self::OutOfRange { id, size } => write!(f, "chain {id} was used in a ring of {size}"),
-            Self::NotInFlight { id } => write!(f, "chain {id} was used, which the device did not have"),
-            Self::Len { id, len, room } => write!(f, "{len} bytes were written into the {room} of chain {id}"),
-            Self::Short { id, len } => write!(f, "a frame of {len} bytes in chain {id} has no net header"),
-            Self::Buffers { count, fresh } => {
-                write!(f, "num_buffers of a frame is {count}, and {fresh} buffers were used")
-            }
-            Self::Hole { id, len, room } => {
-                write!(f, "{len} bytes of {room} in chain {id}, which is not the last of its frame")
-            }
-        }
-    }
-}
-
-impl RingMemory {
-    /// Memory for a ring of `size` descriptors (a power of two, at least 8), mapped.
-    pub(crate) fn new(iommu: &Iommu, size: u16) -> Result<Self> {
-        let memory = SharedMemory::new("stillwire-virtio", Layout::of(size).end, HugePages::Never)?;
-        let mapping = Arc::new(iommu.map(&memory, Access::ReadWrite)?);
-        Ok(Self { size, memory, mapping })
-    }
-
-    /// The device's names for the descriptor table, the available ring, and the used ring.
-    pub(crate) fn areas(&self) -> [Iova; 3] {
-        let layout = Layout::of(self.size);
-        // Four bytes in, so that what follows flags and index begins with a word.
-        [0, layout.available + 4, layout.used + 4]
-            .map(|offset| self.mapping.iova_of(offset).expect("all of it is mapped"))
-    }
 }
 
 /// Where the areas of a ring begin, bytes.
@@ -109,8 +45,16 @@ impl Layout {
 }
 
 impl Split {
-    /// A ring in zeroed memory. `event_index`: EVENT_IDX was negotiated.
-    pub(crate) fn new(ring: &RingMemory, number: u16, doorbell: Register16, event_index: bool) -> Self {
+    /// Where the areas of a ring begin, and its end, bytes.
+    pub(super) fn areas(size: u16) -> ([usize; 3], usize) {
+        let layout = Layout::of(size);
+        // Four bytes in, so that what follows flags and index begins with a word.
+        ([0, layout.available + 4, layout.used + 4], layout.end)
+    }
+
+    /// A ring in zeroed memory.
+    pub(super) fn new(setup: Setup<'_>) -> Self {
+        let Setup { ring, number, doorbell, event_index } = setup;
         let (layout, size) = (Layout::of(ring.size), usize::from(ring.size));
         let name = ring.mapping.segment(layout.available..layout.used).expect("all of it is mapped");
         let split = Self {
@@ -123,6 +67,7 @@ impl Split {
             event_index,
             offered: 0,
             shown: 0,
+            used_index: 0,
             seen: 0,
         };
         // The driver polls. With EVENT_IDX the flag must be 0 and the wish is an index far off; no vector is set either way.
@@ -134,10 +79,32 @@ impl Split {
         split
     }
 
-    /// The descriptor table.
+    /// Writes a chain; as [`Virtqueue::put`](super::virtqueue::Virtqueue::put).
     #[inline]
-    pub(crate) fn descriptors(&self) -> RingView<'_> {
-        self.descriptors.view()
+    pub(crate) fn put(&mut self, first: u64, front: Segment, pieces: &[Segment], flags: u16) -> u64 {
+        let table = self.descriptors.view();
+        let put = |at: u64, [low, high]: [u64; 2]| {
+            let [one, two] = table.pair(at as usize);
+            one.store(low.to_le(), Ordering::Relaxed);
+            two.store(high.to_le(), Ordering::Relaxed);
+        };
+        let (mut at, mut last) = (first, front);
+        for piece in pieces {
+            put(at, desc::encode(last, NEXT, self.index(at + 1) as u16));
+            at += 1;
+            last = *piece;
+        }
+        put(at, desc::encode(last, flags, 0));
+        self.offer(self.index(first) as u16);
+        at
+    }
+
+    /// Writes descriptor `id`: a buffer that the device writes.
+    pub(crate) fn lay(&mut self, id: u16, buffer: Segment) {
+        let words = desc::encode(buffer, WRITE, 0);
+        for (word, value) in self.descriptors.view().pair(id.into()).into_iter().zip(words) {
+            word.store(value.to_le(), Ordering::Relaxed);
+        }
     }
 
     /// Puts the chain that begins at `head` into the available ring. It is seen after the next [`show`](Self::show).
@@ -163,9 +130,9 @@ impl Split {
         }
     }
 
-    /// Chains that the device has used since they were last [taken](Self::next_used): at most as many as it has.
+    /// Looks how many chains the device has used: at most as many as it has.
     #[inline]
-    pub(crate) fn fresh(&self) -> std::result::Result<usize, Breach> {
+    pub(crate) fn look(&mut self) -> std::result::Result<(), Breach> {
         let index = (u64::from_le(self.used.at(0).load(Ordering::Acquire)) >> 48) as u16;
         fence::acquire_from_device();
         let new = index.wrapping_sub(self.seen as u16);
@@ -173,19 +140,33 @@ impl Split {
         if new > outstanding {
             return Err(Breach::Index { new, outstanding });
         }
-        Ok(new.into())
+        self.used_index = self.seen + u64::from(new);
+        Ok(())
     }
 
-    /// The next of them: what the device says is the chain's head, below the ring's size, and how many bytes it wrote.
+    /// The next entry of the used ring, if there was one at the last look.
     #[inline]
-    pub(crate) fn next_used(&mut self) -> std::result::Result<(u16, u32), Breach> {
+    pub(crate) fn peek(&self) -> std::result::Result<Option<Used>, Breach> {
+        if self.seen == self.used_index {
+            return Ok(None);
+        }
         let element = u64::from_le(self.used.at(1 + self.index(self.seen)).load(Ordering::Relaxed));
-        self.seen += 1;
         let (id, len) = (element as u32, (element >> 32) as u32);
         if id >= self.size.into() {
             return Err(Breach::OutOfRange { id, size: self.size });
         }
-        Ok((id as u16, len))
+        Ok(Some(Used { id: id as u16, len, wrote: true }))
+    }
+
+    /// The entry, of chain `id`, stood for so many chains.
+    #[inline]
+    pub(crate) fn pass(&mut self, id: u16, chains: u16) -> std::result::Result<(), Breach> {
+        let new = (self.used_index - self.seen) as u16;
+        if chains > new {
+            return Err(Breach::Batch { id: id.into(), chains, new });
+        }
+        self.seen += u64::from(chains);
+        Ok(())
     }
 
     #[inline]

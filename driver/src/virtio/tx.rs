@@ -2,15 +2,15 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use stillwire_dma::{Access, HugePages, Mapping, Payload, RingSlot, RingSlots, Segment, SharedMemory};
 
-use super::desc::{self, NET_HEADER, NEXT};
+use super::breach::Breach;
+use super::desc::{self, NET_HEADER};
 use super::init::{Function, Which};
-use super::regs::{F_CSUM, F_HOST_TSO4, F_HOST_TSO6, F_HOST_USO};
-use super::split::{Breach, Split};
+use super::regs::{F_CSUM, F_HOST_TSO4, F_HOST_TSO6, F_HOST_USO, F_IN_ORDER};
 use super::stats::wire_len;
+use super::virtqueue::Virtqueue;
 use crate::frame::{Frame, Posted};
 use crate::offload::ipv4_checksum;
 use crate::ring::{Fifo, Ring};
@@ -19,7 +19,9 @@ use crate::{Error, Ip, Offload, Result, Transport};
 /// A transmit ring whose slots carry tokens.
 pub(crate) struct TxQueue<T> {
     ring: Ring,
-    split: Split,
+    queue: Virtqueue,
+    /// Which of the pairs it is of.
+    pair: usize,
     /// A header slot for each descriptor.
     headers: RingSlots<HEADER_SLOT>,
     /// What the driver knows by itself of the chain that begins at each descriptor.
@@ -56,15 +58,16 @@ struct Chain {
 impl<T> TxQueue<T> {
     pub(crate) fn new(function: Arc<Function>) -> Result<Self> {
         function.running()?;
-        let split = function.take(Which::Transmit)?;
-        let size = split.size;
+        let (pair, queue) = function.take(Which::Transmit)?;
+        let size = queue.size();
         let memory = SharedMemory::new("stillwire-tx", usize::from(size) * HEADER_SLOT, HugePages::Never)?;
         let mapping = Arc::new(function.pci.iommu().map(&memory, Access::ReadOnly)?);
         let name = mapping.segment(0..usize::from(size) * HEADER_SLOT).expect("all of it is mapped");
         let max_segments = max_segments(size);
         Ok(Self {
             ring: Ring::new(size),
-            split,
+            queue,
+            pair,
             headers: RingSlots::new(&memory, 0, name),
             chains: vec![Chain::default(); size.into()].into(),
             front: 0,
@@ -84,7 +87,7 @@ impl<T> TxQueue<T> {
     }
 
     pub(crate) fn number(&self) -> usize {
-        0
+        self.pair
     }
 
     pub(crate) fn in_flight(&self) -> usize {
@@ -184,33 +187,19 @@ impl<T> TxQueue<T> {
         }
         let first = self.ring.next();
         let head = self.ring.index(first);
-        let slot = self.headers.at(head);
-        let mut last = write_header(slot, header, offload, frame_len - header.len());
-        let table = self.split.descriptors();
-        let put = |at: u64, [low, high]: [u64; 2]| {
-            let [one, two] = table.pair(at as usize);
-            one.store(low.to_le(), Ordering::Relaxed);
-            two.store(high.to_le(), Ordering::Relaxed);
-        };
-        let mut at = first;
-        for piece in pieces {
-            put(at, desc::encode(last, NEXT, self.ring.index(at + 1) as u16));
-            at += 1;
-            last = *piece;
-        }
-        put(at, desc::encode(last, 0, 0));
-        self.ring.take_until(at + 1);
+        let front = write_header(self.headers.at(head), header, offload, frame_len - header.len());
+        let last = self.queue.put(first, front, pieces, 0);
+        self.ring.take_until(last + 1);
         let (frames, bytes) = counted(frame_len, header.len(), offload);
         self.chains[head] = Chain { len: 1 + pieces.len() as u16, used: false, frames, bytes };
-        self.split.offer(head as u16);
-        Some(at)
+        Some(last)
     }
 
     /// Shows the device everything posted: one doorbell at most.
     #[inline]
     pub(crate) fn publish(&mut self) {
         if self.ring.publish().is_some() {
-            self.split.show();
+            self.queue.show();
         }
     }
 
@@ -234,7 +223,7 @@ impl<T> TxQueue<T> {
         }
         if let Err(breach) = self.note_used() {
             self.failed = true;
-            self.function.fail(Which::Transmit, breach);
+            self.function.fail(Which::Transmit, self.pair, breach);
             return None;
         }
         let (mut frames, mut bytes) = (0, 0);
@@ -251,25 +240,42 @@ impl<T> TxQueue<T> {
         if frames == 0 {
             return None;
         }
-        self.function.counters.tx_frames.add(frames);
-        self.function.counters.tx_bytes.add(bytes);
+        let counters = self.function.counters(Which::Transmit, self.pair);
+        counters.frames.add(frames);
+        counters.bytes.add(bytes);
         Some(self.front - 1)
     }
 
-    /// Marks the chains that the device has used since the last look.
+    /// Marks the chains that the device has used since the last look. Each entry marks one at least, so a device that is
+    /// always ahead comes to a chain that it does not have.
     fn note_used(&mut self) -> std::result::Result<(), Breach> {
-        for _ in 0..self.split.fresh()? {
-            let (head, len) = self.split.next_used()?;
-            let id = u32::from(head);
-            let ahead = u64::from(head).wrapping_sub(self.front) & u64::from(self.split.size - 1);
-            let chain = &mut self.chains[usize::from(head)];
-            if chain.len == 0 || chain.used || !self.ring.is_published(self.front + ahead) {
-                return Err(Breach::NotInFlight { id });
+        self.queue.look()?;
+        let mut oldest = self.front;
+        while let Some(used) = self.queue.peek()? {
+            let head = usize::from(used.id);
+            let ahead = u64::from(used.id).wrapping_sub(self.front) & (self.chains.len() as u64 - 1);
+            let first = self.front + ahead;
+            let chain = &mut self.chains[head];
+            if chain.len == 0 || chain.used || !self.ring.is_published(first) {
+                return Err(Breach::NotInFlight { id: used.id.into() });
             }
-            if len != 0 {
-                return Err(Breach::Len { id, len, room: 0 });
+            if used.wrote && used.len != 0 {
+                return Err(Breach::Len { id: used.id.into(), len: used.len, room: 0 });
             }
             chain.used = true;
+            let (mut chains, mut descriptors) = (1, chain.len);
+            if self.features & F_IN_ORDER != 0 {
+                let end = first + u64::from(descriptors);
+                descriptors = (end - oldest) as u16;
+                while oldest < first {
+                    let before = &mut self.chains[self.ring.index(oldest)];
+                    before.used = true;
+                    chains += 1;
+                    oldest += u64::from(before.len);
+                }
+                oldest = end;
+            }
+            self.queue.pass(used.id, chains, descriptors)?;
         }
         Ok(())
     }

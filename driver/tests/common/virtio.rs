@@ -8,8 +8,19 @@ use etherparse::{NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
 use stillwire_dma::PciFunction;
 use stillwire_driver::{ChecksumStatus, Config, Ip, Nic, Offload, Result, RxQueue, Transport};
 use stillwire_emulator::LocalDevice;
-use stillwire_emulator::virtio::{self, Faults, Model};
+use stillwire_emulator::virtio::{self, Faults, Features, Model};
 use stillwire_emulator::wire::Loopback;
+
+/// A device that lacks something.
+pub fn without(features: Features) -> virtio::Config {
+    virtio::Config { features: Features::all() - features, ..virtio::Config::default() }
+}
+
+/// Devices of all kinds of rings: packed or split, with one used entry for many chains or one for each.
+pub fn rings() -> [virtio::Config; 4] {
+    let (packed, in_order) = (Features::RING_PACKED, Features::IN_ORDER);
+    [Features::empty(), packed, in_order, packed | in_order].map(without)
+}
 
 pub struct Rig {
     pub nic: Nic,
@@ -27,12 +38,14 @@ impl Rig {
         Self::open(model, config, Faults::default()).unwrap()
     }
 
-    /// A device's registers answer by themselves, so nothing needs to step it while it is opened.
     pub fn open(model: virtio::Config, config: Config, faults: Faults) -> Result<Self> {
         let device = LocalDevice::new(Model::new(model, Box::new(Loopback::new())).unwrap());
         device.with_model(|model| *model.faults() = faults);
         let function = PciFunction::from_backend(device.clone());
+        // Commands are answered by a device that runs; after that it is stepped.
+        let running = device.spawn();
         let nic = Nic::open(function.clone(), config)?;
+        drop(running);
         Ok(Self { nic, function, device, now: Cell::new(Duration::from_secs(3600)) })
     }
 

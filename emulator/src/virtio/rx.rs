@@ -116,6 +116,10 @@ impl Model {
         self.bus.counters.frames_received += 1;
         match self.misuse(queue) {
             Some(misuse) => self.push_misused(queue, &used, misuse),
+            // All but the last are full, so that one entry can stand for all.
+            None if self.features.contains(Features::IN_ORDER) => {
+                _ = self.with_ring(queue, |ring, memory| ring.push_batch(memory, &used));
+            }
             None => drop(self.with_ring(queue, |ring, memory| ring.push(memory, &used))),
         }
         self.signal(queue);

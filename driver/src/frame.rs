@@ -54,6 +54,18 @@ pub enum Posted<'a, T> {
     Full(Frame<'a, T>),
 }
 
+/// What comes back from a ring whose device was stopped: see [`Nic::reset`](crate::Nic::reset).
+///
+/// Neither kind says what the far end has. A device is done with a frame when it has read it, and a reset drops what it has
+/// read and not sent yet; of a [run](crate::TxQueue::run) that was not sent, all frames but the last may have been.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Returned<T> {
+    /// The device had said that it is done with it.
+    Done(T),
+    /// The device had not, and now never will: it is to be sent again.
+    NotSent(T),
+}
+
 /// What the NIC says of one checksum of a received frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Checksum {

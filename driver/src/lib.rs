@@ -6,6 +6,7 @@
 //!   file pages, say) "still until the NIC is done" is a matter of types, not of discipline. The driver does not know
 //!   what a token is.
 //! - [`RxQueue`]: a receive ring.
+//! - [`Watchdog`]: tells a transmit queue that hangs from one that has nothing to do or no link; [`Nic::reset`] brings it back.
 //! - [`Frame`] and [`Offload`]: what to send, and which checksums the NIC shall compute.
 //!
 //! Families live side by side ([`ixgbe`], [`virtio`]) and never import each other; what they share is here: ring arithmetic
@@ -20,8 +21,10 @@ mod offload;
 mod registers;
 mod ring;
 pub mod virtio;
+mod watchdog;
 
 pub use error::{Error, Result};
-pub use frame::{Checksum, ChecksumStatus, Frame, Posted, RxFrame};
+pub use frame::{Checksum, ChecksumStatus, Frame, Posted, Returned, RxFrame};
 pub use nic::{Capabilities, Config, Link, Mac, Nic, Run, RxQueue, Statistics, TxQueue};
 pub use offload::{Ip, Offload, Transport};
+pub use watchdog::{Look, Verdict, Watchdog};

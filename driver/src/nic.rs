@@ -1,11 +1,12 @@
 //! What a user of any NIC sees.
 
 use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use stillwire_dma::{Payload, PciFunction, Segment};
 
-use crate::frame::{Frame, Posted, RxFrame};
+use crate::frame::{Frame, Posted, Returned, RxFrame};
 use crate::{Error, Offload, Result, ixgbe, virtio};
 
 /// An Ethernet address.
@@ -113,7 +114,7 @@ pub struct Capabilities {
     pub rx_ring: usize,
 }
 
-/// What the port counted since it was opened.
+/// What the port counted since it was opened, over all resets.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Statistics {
     /// Frames sent.
@@ -130,18 +131,89 @@ pub struct Statistics {
     pub rx_errors: u64,
     /// Frames with a wrong IP, UDP or TCP checksum.
     pub rx_checksum_errors: u64,
+    /// Times that [`Nic::link`] found the link lost that it had found before.
+    pub link_losses: u64,
+    /// Times that the NIC came up again after [`Nic::reset`].
+    pub resets: u64,
+}
+
+impl Statistics {
+    /// The sums of two lives of a device.
+    fn and(self, other: Self) -> Self {
+        Self {
+            tx_frames: self.tx_frames + other.tx_frames,
+            tx_bytes: self.tx_bytes + other.tx_bytes,
+            rx_frames: self.rx_frames + other.rx_frames,
+            rx_bytes: self.rx_bytes + other.rx_bytes,
+            rx_missed: self.rx_missed + other.rx_missed,
+            rx_errors: self.rx_errors + other.rx_errors,
+            rx_checksum_errors: self.rx_checksum_errors + other.rx_checksum_errors,
+            link_losses: self.link_losses + other.link_losses,
+            resets: self.resets + other.resets,
+        }
+    }
 }
 
 /// A NIC that was reset, set up and started. Dropping it stops the device; queues taken from it are dead then.
 pub struct Nic {
-    device: Device,
+    /// `None` after a [reset](Self::reset) that did not bring it up again.
+    device: Option<Device>,
+    function: PciFunction,
+    config: Config,
     name: String,
+    mac: Mac,
+    capabilities: Capabilities,
+    seen: Mutex<Seen>,
+}
+
+/// What a NIC knows beside its device.
+#[derive(Default)]
+struct Seen {
+    /// Whether the last look at the link found one; `None` before the first.
+    up: Option<bool>,
+    /// Of the device's lives before this one, and what no device counts.
+    sum: Statistics,
 }
 
 /// One of the families.
 enum Device {
     Ixgbe(ixgbe::Device),
     Virtio(virtio::Device),
+}
+
+impl Device {
+    fn open(function: PciFunction, config: Config) -> Result<Self> {
+        let identity = function.identity()?;
+        let (vendor, device) = (identity.vendor, identity.device);
+        if ixgbe::knows(vendor, device) {
+            Ok(Self::Ixgbe(ixgbe::Device::open(function, config)?))
+        } else if virtio::knows(vendor, device) {
+            Ok(Self::Virtio(virtio::Device::open(function, config)?))
+        } else {
+            Err(Error::UnknownDevice { name: function.name(), vendor, device })
+        }
+    }
+
+    fn mac(&self) -> Mac {
+        match self {
+            Self::Ixgbe(device) => device.mac,
+            Self::Virtio(device) => device.mac,
+        }
+    }
+
+    fn statistics(&self) -> Statistics {
+        match self {
+            Self::Ixgbe(device) => device.statistics(),
+            Self::Virtio(device) => device.statistics(),
+        }
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        match self {
+            Self::Ixgbe(device) => device.capabilities(),
+            Self::Virtio(device) => device.capabilities(),
+        }
+    }
 }
 
 impl Nic {
@@ -152,35 +224,31 @@ impl Nic {
     /// [`Error::Protocol`], or what the bus says.
     pub fn open(function: PciFunction, config: Config) -> Result<Self> {
         config.check()?;
-        let (identity, name) = (function.identity()?, function.name());
-        let (vendor, device) = (identity.vendor, identity.device);
-        let device = if ixgbe::knows(vendor, device) {
-            Device::Ixgbe(ixgbe::Device::open(function, config)?)
-        } else if virtio::knows(vendor, device) {
-            Device::Virtio(virtio::Device::open(function, config)?)
-        } else {
-            return Err(Error::UnknownDevice { name, vendor, device });
-        };
-        Ok(Self { device, name })
+        let device = Device::open(function.clone(), config)?;
+        let (name, mac, capabilities) = (function.name(), device.mac(), device.capabilities());
+        Ok(Self { device: Some(device), function, config, name, mac, capabilities, seen: Mutex::default() })
     }
 
     /// The NIC's own Ethernet address.
     pub fn mac(&self) -> Mac {
-        match &self.device {
-            Device::Ixgbe(device) => device.mac,
-            Device::Virtio(device) => device.mac,
-        }
+        self.mac
     }
 
-    /// State of the port now.
+    /// State of the port now. A link that was lost and came back between two calls is down at the second where the device
+    /// remembers it (the 82599 does), and up at the third.
     ///
     /// # Errors
-    /// [`Error::Gone`]; [`Error::Protocol`] of a device that is not believed any more.
+    /// [`Error::Gone`]; [`Error::Protocol`] of a device that is not believed any more; [`Error::Stopped`] after a reset that
+    /// failed.
     pub fn link(&self) -> Result<Link> {
-        match &self.device {
+        let link = match self.device()? {
             Device::Ixgbe(device) => device.link(),
             Device::Virtio(device) => device.link(),
-        }
+        }?;
+        let mut seen = self.seen();
+        let was_up = seen.up.replace(link.up);
+        seen.sum.link_losses += u64::from(was_up == Some(true) && !link.up);
+        Ok(link)
     }
 
     /// Waits until frames can pass.
@@ -203,18 +271,13 @@ impl Nic {
 
     /// Counts since the NIC was opened.
     pub fn statistics(&self) -> Statistics {
-        match &self.device {
-            Device::Ixgbe(device) => device.statistics(),
-            Device::Virtio(device) => device.statistics(),
-        }
+        let sum = self.seen().sum;
+        self.device.as_ref().map_or(sum, |device| sum.and(device.statistics()))
     }
 
     /// What it can do.
     pub fn capabilities(&self) -> Capabilities {
-        match &self.device {
-            Device::Ixgbe(device) => device.capabilities(),
-            Device::Virtio(device) => device.capabilities(),
-        }
+        self.capabilities
     }
 
     /// The next transmit queue that nobody has taken, for frames that carry tokens of type `T`: there are
@@ -225,7 +288,7 @@ impl Nic {
     /// # Errors
     /// [`Error::QueueTaken`], [`Error::Timeout`], or what memory and mappings say.
     pub fn tx_queue<T: 'static>(&self) -> Result<TxQueue<T>> {
-        Ok(TxQueue(match &self.device {
+        Ok(TxQueue(match self.device()? {
             Device::Ixgbe(device) => AnyTx::Ixgbe(ixgbe::TxQueue::new(device.function.clone())?),
             Device::Virtio(device) => AnyTx::Virtio(virtio::TxQueue::new(device.function.clone())?),
         }))
@@ -236,7 +299,7 @@ impl Nic {
     /// # Errors
     /// As [`tx_queue`](Self::tx_queue).
     pub fn rx_queue(&self) -> Result<RxQueue> {
-        Ok(RxQueue(match &self.device {
+        Ok(RxQueue(match self.device()? {
             Device::Ixgbe(device) => AnyRx::Ixgbe(ixgbe::RxQueue::new(device.function.clone())?),
             Device::Virtio(device) => AnyRx::Virtio(virtio::RxQueue::new(device.function.clone())?),
         }))
@@ -248,9 +311,74 @@ impl Nic {
     /// [`Error::NotQuiet`] when there is no proof.
     pub fn stop(&self) -> Result<()> {
         match &self.device {
-            Device::Ixgbe(device) => device.function.stop().map(|_quiet| ()),
-            Device::Virtio(device) => device.function.stop().map(|_quiet| ()),
+            Some(Device::Ixgbe(device)) => device.function.stop().map(|_quiet| ()),
+            Some(Device::Virtio(device)) => device.function.stop().map(|_quiet| ()),
+            None => Ok(()),
         }
+    }
+
+    /// Stops the device with proof, gives back what is in its rings, and brings it up again as it was opened: for a device
+    /// that hangs ([`Watchdog`](crate::Watchdog)), or one that lost its link with work in its rings. All queues that were
+    /// taken must be handed in; new ones are taken afterwards, and the link may take seconds, as after [`open`](Self::open).
+    ///
+    /// `back` gets every token once, with the number of its queue, in the order in which it was posted there. What the device
+    /// had said to be done before it was stopped is [`Returned::Done`]; for that no proof is needed. All others come back
+    /// behind the proof, as [`Returned::NotSent`].
+    ///
+    /// When the device was stopped but does not come up, this may be called again, with no queues.
+    ///
+    /// # Errors
+    /// [`Error::NotQuiet`]: no proof could be had, and the tokens are kept until the program ends. Else as
+    /// [`open`](Self::open); while somebody still has one of the queues the function is in use.
+    pub fn reset<T>(
+        &mut self,
+        tx: impl IntoIterator<Item = TxQueue<T>>,
+        rx: impl IntoIterator<Item = RxQueue>,
+        mut back: impl FnMut(usize, Returned<T>),
+    ) -> Result<()> {
+        let mut tx: Vec<_> = tx.into_iter().collect();
+        for queue in &mut tx {
+            let number = queue.index();
+            queue.reclaim(|token| back(number, Returned::Done(token)));
+        }
+        let mut stopped = self.stop();
+        for queue in tx {
+            let number = queue.index();
+            let ended = queue.stop(|token| back(number, Returned::NotSent(token)));
+            stopped = with_all_kept(stopped, ended);
+        }
+        // Without proof they keep their memory.
+        rx.into_iter().for_each(drop);
+        stopped?;
+        self.come_up_again()
+    }
+
+    fn come_up_again(&mut self) -> Result<()> {
+        let before = self.statistics();
+        // The function is free for its next life when the last one of this is gone.
+        self.device = None;
+        self.seen = Mutex::new(Seen { up: None, sum: before });
+        self.device = Some(Device::open(self.function.clone(), self.config)?);
+        self.seen().sum.resets += 1;
+        Ok(())
+    }
+
+    fn device(&self) -> Result<&Device> {
+        self.device.as_ref().ok_or_else(|| Error::Stopped { name: self.name.clone() })
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The first of two outcomes of stopping that is an error, with what was kept in both.
+fn with_all_kept(first: Result<()>, second: Result<()>) -> Result<()> {
+    match (first, second) {
+        (Err(Error::NotQuiet { name, why, kept }), Err(Error::NotQuiet { kept: more, .. })) => {
+            Err(Error::NotQuiet { name, why, kept: kept + more })
+        }
+        (first, second) => first.and(second),
     }
 }
 
@@ -352,7 +480,7 @@ impl<T> TxQueue<T> {
     }
 
     /// Stops the whole device, with proof, and calls `back` with every token still in the ring, sent or not. Dropping
-    /// the queue does the same and drops the tokens.
+    /// the queue does the same and drops the tokens. To go on afterwards: [`Nic::reset`].
     ///
     /// # Errors
     /// [`Error::NotQuiet`]: no proof could be had, and the tokens are kept until the program ends.

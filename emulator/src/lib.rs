@@ -6,6 +6,7 @@
 //!
 //! - [`ixgbe`]: Intel 82599, a stepped model without a thread or a clock of its own;
 //! - [`virtio`]: virtio-net 1.x over PCI, stepped likewise;
+//! - [`Scripted`]: a model that loses its link or gets stuck at a place in the traffic;
 //! - [`wire`]: loopback, cable, TAP, pcap file, checking sink;
 //! - [`DeviceModel`]: what all models are to a bus;
 //! - [`LocalDevice`]: a model in this process, as a [`stillwire_dma::Backend`];
@@ -26,6 +27,7 @@ mod model;
 mod packet;
 mod pages;
 mod report;
+pub mod scripted;
 pub mod server;
 pub mod virtio;
 pub mod wire;
@@ -40,4 +42,5 @@ pub use memory::{Mapped, MemoryTable};
 pub use model::{DeviceModel, DoorbellPages};
 pub use pages::Doorbells;
 pub use report::{Report, report};
+pub use scripted::{Fault, Scripted};
 pub use wire::Wire;

@@ -88,7 +88,8 @@ impl Model {
                 self.regs.set(offset, value | 1);
                 value
             }
-            (regs::LINKS, _) if !self.link_up => 0,
+            // A loss between two readings shows at the second: that is why drivers read twice.
+            (regs::LINKS, _) if std::mem::take(&mut self.link_lost) || !self.link_up => 0,
             (regs::LINKS, _) if self.config.is_backplane() => regs::LINKS_UP_10G | regs::LINKS_KX_AN_COMP,
             (regs::LINKS, _) => regs::LINKS_UP_10G,
             // An open bus: what the lines were last driven to reads back, so nobody acknowledges.

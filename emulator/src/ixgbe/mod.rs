@@ -94,6 +94,8 @@ pub struct Model {
     tx: Vec<TxQueue>,
     rx: Vec<RxQueue>,
     link_up: bool,
+    /// The link was lost since LINKS was read last.
+    link_lost: bool,
     /// Frames received and not yet delivered, and their bytes.
     packet_buffer: VecDeque<Vec<u8>>,
     packet_buffer_bytes: usize,
@@ -144,6 +146,7 @@ impl Model {
             tx: (0..regs::QUEUES).map(|_| TxQueue::default()).collect(),
             rx: (0..regs::QUEUES).map(|_| RxQueue::default()).collect(),
             link_up: false,
+            link_lost: false,
             packet_buffer: VecDeque::new(),
             packet_buffer_bytes: 0,
             looped: VecDeque::new(),
@@ -240,6 +243,7 @@ impl Model {
         let link = self.config.link_up && !self.faults.link_down && self.wire.is_up();
         if link != self.link_up {
             self.link_up = link;
+            self.link_lost |= !link;
             self.link_event();
         }
         self.poll_queues();

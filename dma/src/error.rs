@@ -20,6 +20,14 @@ pub enum Error {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// An eventfd could not be made or waited for.
+    #[error("eventfd: {what}: {source}")]
+    Event {
+        /// Step that failed.
+        what: &'static str,
+        /// The kernel's answer.
+        source: io::Error,
+    },
     /// A range outside of the memory it was asked of.
     #[error("memory: bytes {start}..{end} asked of a region of {len} bytes")]
     OutOfRange {

@@ -47,6 +47,18 @@ pub enum Error {
         /// How the user named it.
         name: String,
     },
+    /// There is no interrupt to wait for.
+    #[error(
+        "nic: {name}: waiting for interrupts needs {needed} MSI-X vectors, {vectors} are there; open it with Config::interrupts, or with fewer queues"
+    )]
+    NoInterrupts {
+        /// How the user named it.
+        name: String,
+        /// Vectors that there are.
+        vectors: u32,
+        /// Vectors asked for.
+        needed: u32,
+    },
     /// No link in time.
     #[error("nic: {name} has no link after {waited:?}; is the cable in, and the far end up?")]
     NoLink {

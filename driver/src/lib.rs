@@ -13,6 +13,7 @@
 //! (`ring`), offload planning (`offload`), waiting with deadlines (`registers`).
 #![warn(missing_docs)]
 
+mod bells;
 mod error;
 mod frame;
 pub mod ixgbe;

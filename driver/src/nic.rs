@@ -46,11 +46,22 @@ pub struct Config {
     pub queues: u16,
     /// Take the VLAN tag off received frames: see [`RxFrame::vlan`]. Where the device cannot, frames keep it.
     pub vlan_strip: bool,
+    /// Have an interrupt for each pair of queues, so that owners with nothing to do can [wait](RxQueue::wait). Nothing else
+    /// changes: queues are polled.
+    pub interrupts: bool,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { tx_ring: 1024, rx_ring: 1024, max_frame: 1514, promiscuous: false, queues: 1, vlan_strip: false }
+        Self {
+            tx_ring: 1024,
+            rx_ring: 1024,
+            max_frame: 1514,
+            promiscuous: false,
+            queues: 1,
+            vlan_strip: false,
+            interrupts: false,
+        }
     }
 }
 
@@ -569,6 +580,27 @@ impl RxQueue {
         match &self.0 {
             AnyRx::Ixgbe(queue) => queue.number(),
             AnyRx::Virtio(queue) => queue.number(),
+        }
+    }
+
+    /// Waits until the device has received a frame for this queue, or is done with one of `tx`, of the same pair; at most for
+    /// `timeout`. Whether there may be something to do: poll both then. For a queue that was just found to have nothing: a wait
+    /// costs system calls and the interrupt's way, some ten microseconds, a poll some nanoseconds.
+    ///
+    /// # Errors
+    /// [`Error::NoInterrupts`] without [`Config::interrupts`]; [`Error::Setting`] for another pair's `tx`.
+    pub fn wait<T>(&mut self, tx: &mut TxQueue<T>, timeout: Duration) -> Result<bool> {
+        match (&mut self.0, &mut tx.0) {
+            (AnyRx::Ixgbe(rx), AnyTx::Ixgbe(tx)) if rx.number() == tx.number() => rx.wait(tx, timeout),
+            (AnyRx::Virtio(rx), AnyTx::Virtio(tx)) if rx.number() == tx.number() => rx.wait(tx, timeout),
+            (_, tx) => {
+                let found = match tx {
+                    AnyTx::Ixgbe(tx) => tx.number(),
+                    AnyTx::Virtio(tx) => tx.number(),
+                };
+                let allowed = "the one with the receive queue's number, of the same NIC, would do";
+                Err(Error::Setting { setting: "transmit queue to wait for", found: found as u64, allowed })
+            }
         }
     }
 

@@ -197,8 +197,15 @@ fn assert_same(case: &Case, found: Vec<Vec<u8>>, expected: &[Vec<u8>]) {
     }
 }
 
-const JUMBO: Config =
-    Config { tx_ring: 1024, rx_ring: 1024, max_frame: 9200, promiscuous: false, queues: 1, vlan_strip: false };
+const JUMBO: Config = Config {
+    tx_ring: 1024,
+    rx_ring: 1024,
+    max_frame: 9200,
+    promiscuous: false,
+    queues: 1,
+    vlan_strip: false,
+    interrupts: false,
+};
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(192))]

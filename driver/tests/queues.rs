@@ -13,8 +13,15 @@ use etherparse::PacketBuilder;
 use stillwire_driver::{Config, Error, Frame, Offload, Posted, RxQueue, TxQueue};
 use stillwire_emulator::ixgbe;
 
-const FOUR: Config =
-    Config { tx_ring: 64, rx_ring: 512, max_frame: 1514, promiscuous: false, queues: 4, vlan_strip: false };
+const FOUR: Config = Config {
+    tx_ring: 64,
+    rx_ring: 512,
+    max_frame: 1514,
+    promiscuous: false,
+    queues: 4,
+    vlan_strip: false,
+    interrupts: false,
+};
 
 fn queues(rig: &Rig) -> (Vec<TxQueue<Token>>, Vec<RxQueue>) {
     rig.live(|nic| {

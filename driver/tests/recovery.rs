@@ -23,8 +23,15 @@ struct Rig<M: Faulty> {
     _running: Running,
 }
 
-const CONFIG: Config =
-    Config { tx_ring: 128, rx_ring: 64, max_frame: 1200, promiscuous: true, queues: 1, vlan_strip: false };
+const CONFIG: Config = Config {
+    tx_ring: 128,
+    rx_ring: 64,
+    max_frame: 1200,
+    promiscuous: true,
+    queues: 1,
+    vlan_strip: false,
+    interrupts: false,
+};
 
 impl<M: Faulty> Rig<M> {
     fn new(model: M, config: Config) -> Self {
@@ -51,7 +58,8 @@ impl<M: Faulty> Rig<M> {
 
     fn inject(&self, fault: Fault) {
         self.device.with_model(|model| model.add(fault));
-        wait_for("the fault", || self.device.with_model(|model| model.is_faulty()));
+        // Not that it is there: a short one may be over by the time that we look.
+        wait_for("the fault", || self.device.with_model(|model| model.has_begun()));
     }
 }
 

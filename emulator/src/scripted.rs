@@ -115,6 +115,11 @@ impl<M: Faulty> Scripted<M> {
         self.script.push(fault);
     }
 
+    /// Whether every fault has begun; some may be over.
+    pub fn has_begun(&self) -> bool {
+        self.script.is_empty()
+    }
+
     /// Faults that have begun and are not over.
     pub fn is_faulty(&self) -> bool {
         self.link_back.is_some() || self.stuck_at.is_some()

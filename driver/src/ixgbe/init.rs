@@ -10,6 +10,7 @@ use super::regs::*;
 use super::stats::Counters;
 use super::stop::State;
 use super::tx::{HEADER_SLOT, MAX_SEGMENTS};
+use crate::bells::Bells;
 use crate::nic::LONGEST_SEGMENTED;
 use crate::registers::Registers;
 use crate::{Capabilities, Config, Error, Link, Mac, Result};
@@ -38,6 +39,7 @@ pub(crate) struct Function {
     pub rx_taken: AtomicU16,
     /// Held while a queue is started: that changes registers of all queues.
     pub starting: Mutex<()>,
+    pub bells: Bells,
 }
 
 /// A port, reset and configured.
@@ -53,7 +55,7 @@ impl Device {
         pci.enable_memory()?;
         let regs = Registers::new(pci.registers(0, REGISTERS_LEN)?, STATUS, pci.name());
         regs.alive()?;
-        let function = Arc::new(Function {
+        let mut function = Function {
             _claim: claim,
             pci,
             regs,
@@ -62,15 +64,20 @@ impl Device {
             tx_taken: AtomicU16::new(0),
             rx_taken: AtomicU16::new(0),
             starting: Mutex::default(),
-        });
+            bells: Bells::default(),
+        };
         function.reset()?;
+        if config.interrupts {
+            function.bells = Bells::hang(&function.pci, config.queues)?;
+            function.configure_interrupts();
+        }
         let mac = function.mac()?;
         function.clear_filters();
         function.configure_receive();
         function.configure_transmit();
         function.start_link();
         function.pci.set_bus_master(true)?;
-        let device = Self { function, mac, counters: Mutex::default() };
+        let device = Self { function: Arc::new(function), mac, counters: Mutex::default() };
         // What was counted before belongs to somebody else.
         device.statistics();
         *device.counters.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Counters::default();
@@ -150,6 +157,20 @@ impl Function {
             self.regs.write(EIMC_EX.at(index), u32::MAX);
         }
         let _ = self.regs.read(EICR);
+    }
+
+    /// A vector for each pair of queues, masked until somebody waits for it, and again by its message (8.2.3.5, 7.3.1).
+    fn configure_interrupts(&self) {
+        self.regs.write(GPIE, GPIE_MSIX | GPIE_OCD | GPIE_EIAME | GPIE_PBA);
+        self.regs.write(EIAC, 0xffff);
+        self.regs.write(EIAM_EX.at(0), u32::MAX);
+        for pair in 0..u32::from(self.config.queues) {
+            let vectors = (pair | IVAR_VALID) | (pair | IVAR_VALID) << 8;
+            let shift = 16 * (pair % 2);
+            let others = self.regs.read(IVAR.at(pair / 2)) & !(0xffff << shift);
+            self.regs.write(IVAR.at(pair / 2), others | vectors << shift);
+            self.regs.write(EITR.at(pair), EITR_10_US);
+        }
     }
 
     /// The EEPROM loads the address into entry 0 at reset (8.2.3.7.9).

@@ -14,6 +14,12 @@ registers! {
     GCR_EXT   0x11050 Rw "PCIe control, extended.";
     // Interrupts (8.2.3.5)
     EICR      0x00800 Rc "Interrupt cause.";
+    EIAC      0x00810 Rw "Causes that a message clears.";
+    EITR[24, 4] 0x00820 Rw "Time between two messages of a vector.";
+    EIMS      0x00880 Rw "Interrupt mask set.";
+    EIAM_EX[2, 4] 0x00AD0 Rw "Vectors that a message masks.";
+    GPIE      0x00898 Rw "Interrupts in general.";
+    IVAR[64, 4] 0x00900 Rw "Vectors of two receive and two transmit queues, a byte each.";
     EIMC      0x00888 Wo "Interrupt mask clear.";
     EIMC_EX[2, 4] 0x00AB0 Wo "Interrupt mask clear, vectors 0..63.";
     // Receive (8.2.3.7, 8.2.3.8)
@@ -92,6 +98,14 @@ pub(crate) const ESDP_SDP3_DIR: u32 = 1 << 11;
 pub(crate) const EEC_PRES: u32 = 1 << 8;
 pub(crate) const EEC_ARD: u32 = 1 << 9;
 pub(crate) const GCR_EXT_BUFFERS_CLEAR: u32 = 1 << 30;
+pub(crate) const GPIE_MSIX: u32 = 1 << 4;
+pub(crate) const GPIE_OCD: u32 = 1 << 5;
+pub(crate) const GPIE_EIAME: u32 = 1 << 30;
+/// Must stay set (specification update, erratum 1).
+pub(crate) const GPIE_PBA: u32 = 1 << 31;
+/// 10 us, in units of 2 us.
+pub(crate) const EITR_10_US: u32 = 5 << 3;
+pub(crate) const IVAR_VALID: u32 = 1 << 7;
 pub(crate) const FCTRL_MPE: u32 = 1 << 8;
 pub(crate) const FCTRL_UPE: u32 = 1 << 9;
 pub(crate) const FCTRL_BAM: u32 = 1 << 10;

@@ -10,6 +10,7 @@ use super::desc::{LEN as DESCRIPTOR, RxStatus};
 use super::init::Function;
 use super::regs::*;
 use crate::Result;
+use crate::bells::Pair;
 use crate::frame::RxFrame;
 
 /// A receive ring with a buffer that belongs to each descriptor.
@@ -138,6 +139,18 @@ impl RxQueue {
         frames
     }
 
+    /// Waits for this pair of queues; as [`RxQueue::wait`](crate::RxQueue::wait).
+    pub(crate) fn wait<T>(&mut self, tx: &mut super::TxQueue<T>, timeout: Duration) -> Result<bool> {
+        let Function { bells, pci, .. } = &*self.function;
+        bells.wait(self.number(), pci, Waiting { rx: self, tx }, timeout)
+    }
+
+    /// Whether the device has written back what comes next.
+    fn is_ready(&self) -> bool {
+        let word = self.words.at(self.index(self.next) * 2 + 1).load(Ordering::Acquire);
+        RxStatus::from_bits(u64::from_le(word)).is_done()
+    }
+
     pub(crate) fn number(&self) -> usize {
         self.queue as usize
     }
@@ -210,6 +223,23 @@ impl RxQueue {
         let iova = buffer.unwrap_or_else(|| unreachable!("every buffer is mapped")).iova.get();
         self.words.at(index * 2).store(iova.to_le(), Ordering::Relaxed);
         self.words.at(index * 2 + 1).store(0, Ordering::Relaxed);
+    }
+}
+
+/// A pair whose owner waits.
+struct Waiting<'a, T> {
+    rx: &'a RxQueue,
+    tx: &'a super::TxQueue<T>,
+}
+
+impl<T> Pair for Waiting<'_, T> {
+    fn listen(&mut self, on: bool) {
+        // A cause that came while it was masked is sent as soon as it is not; the message masks it again.
+        self.rx.function.regs.write(if on { EIMS } else { EIMC }, 1 << self.rx.queue);
+    }
+
+    fn is_ready(&mut self) -> bool {
+        self.rx.is_ready() || self.tx.is_ready()
     }
 }
 

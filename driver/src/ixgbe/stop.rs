@@ -42,6 +42,7 @@ impl Function {
             self.flush_pending();
         }
         self.regs.clear(CTRL_EXT, CTRL_EXT_DRV_LOAD);
+        self.bells.take_down(&self.pci);
         // The disable bit of a queue may sit in a page that a model merely polls, where reading it back shows only what
         // was written. What counts as proof is answered by the device itself (STATUS) or enforced by the bus.
         let bus = self.pci.set_bus_master(false).map_err(Error::from);

@@ -103,6 +103,14 @@ impl<T> TxQueue<T> {
         self.ring.free()
     }
 
+    /// Whether there is something to reclaim.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.reports.first().is_some_and(|position| {
+            let [_, word] = self.words.view().pair(position as usize);
+            TxData::is_done(u64::from_le(word.load(Ordering::Acquire)))
+        })
+    }
+
     pub(crate) fn number(&self) -> usize {
         self.queue as usize
     }

@@ -14,6 +14,7 @@ use super::stats::Counters;
 use super::stop::State;
 use super::virtqueue::{RingMemory, Virtqueue};
 use super::{desc, tx};
+use crate::bells::Bells;
 use crate::nic::LONGEST_SEGMENTED;
 use crate::{Capabilities, Config, Error, Link, Mac, Result};
 
@@ -39,6 +40,7 @@ pub(crate) struct Function {
     rings: Mutex<Vec<Arc<Mapping>>>,
     /// What the device did first that no device may do.
     failure: OnceLock<String>,
+    pub bells: Bells,
 }
 
 /// Which of the two queues of a pair.
@@ -83,6 +85,7 @@ impl Device {
             free: Mutex::default(),
             rings: Mutex::default(),
             failure: OnceLock::new(),
+            bells: Bells::default(),
         };
         match function.bring_up() {
             Ok(mac) => Ok(Self { function: Arc::new(function), mac }),
@@ -132,6 +135,9 @@ impl Function {
         common.write(CONFIG_MSIX_VECTOR, NO_VECTOR);
         let (pairs, control) = self.numbering()?;
         self.config.queues = self.config.queues.min(pairs);
+        if self.config.interrupts {
+            self.bells = Bells::hang(&self.pci, self.config.queues)?;
+        }
         for pair in 0..self.config.queues {
             let (rx, tx) =
                 (self.set_up(2 * pair, self.config.rx_ring)?, self.set_up(2 * pair + 1, self.config.tx_ring)?);
@@ -271,7 +277,13 @@ impl Function {
         let doorbell = self.parts.doorbell(common.read(QUEUE_NOTIFY_OFF))?;
         let ring = RingMemory::new(self.pci.iommu(), size, self.features)?;
         common.write(QUEUE_SIZE, size.into());
-        common.write(QUEUE_MSIX_VECTOR, NO_VECTOR);
+        // The control queue is behind the pairs, and polled.
+        let vector = u32::from(number / 2);
+        let wanted = if self.bells.are_hung() && number / 2 < self.config.queues { vector } else { NO_VECTOR };
+        common.write(QUEUE_MSIX_VECTOR, wanted);
+        if common.read(QUEUE_MSIX_VECTOR) != wanted {
+            return Err(self.breaks(format!("queue {number} does not take vector {wanted}")));
+        }
         let fields = [
             (QUEUE_DESC_LOW, QUEUE_DESC_HIGH),
             (QUEUE_DRIVER_LOW, QUEUE_DRIVER_HIGH),

@@ -53,9 +53,14 @@ impl Packed {
             seen: 0,
             held: 0,
         };
-        // The driver polls.
-        packed.events.at(0).store((EVENTS_OFF << 16).to_le(), Ordering::Relaxed);
+        packed.listen(false);
         packed
+    }
+
+    /// As [`Virtqueue::listen`](super::virtqueue::Virtqueue::listen).
+    pub(crate) fn listen(&self, on: bool) {
+        let wish = if on { EVENTS_ON } else { EVENTS_OFF };
+        self.events.at(0).store((wish << 16).to_le(), Ordering::Relaxed);
     }
 
     /// Writes a chain; as [`Virtqueue::put`](super::virtqueue::Virtqueue::put).
@@ -172,6 +177,8 @@ impl Packed {
 /// Flags: which lap the driver made it available in, and which lap the device used it in.
 const AVAIL: u16 = 1 << 7;
 const USED: u16 = 1 << 15;
+/// Events: always.
+const EVENTS_ON: u64 = 0;
 /// Events: never.
 const EVENTS_OFF: u64 = 1;
 /// Events: at one descriptor.

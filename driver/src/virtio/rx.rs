@@ -1,6 +1,7 @@
 //! Receive (virtio 1.2, 2.7.14, 5.1.6.3, 5.1.6.4).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use stillwire_dma::{Access, HugePages, Mapping, Segment, SharedMemory};
 
@@ -11,6 +12,7 @@ use super::regs::{F_IN_ORDER, F_MRG_RXBUF};
 use super::stats::wire_len;
 use super::virtqueue::{Used, Virtqueue};
 use crate::Result;
+use crate::bells::Pair;
 use crate::frame::RxFrame;
 
 /// A receive ring with as many buffers as descriptors.
@@ -124,6 +126,12 @@ impl RxQueue {
         frames
     }
 
+    /// Waits for this pair of queues; as [`RxQueue::wait`](crate::RxQueue::wait).
+    pub(crate) fn wait<T>(&mut self, tx: &mut super::TxQueue<T>, timeout: Duration) -> Result<bool> {
+        let pair = Waiting { rx: &mut self.queue, tx: tx.virtqueue() };
+        self.function.bells.wait(self.pair, &self.function.pci, pair, timeout)
+    }
+
     pub(crate) fn number(&self) -> usize {
         self.pair
     }
@@ -218,6 +226,23 @@ impl RxQueue {
         self.failed = true;
         self.function.fail(Which::Receive, self.pair, breach);
         0
+    }
+}
+
+/// A pair whose owner waits.
+struct Waiting<'a> {
+    rx: &'a mut Virtqueue,
+    tx: &'a mut Virtqueue,
+}
+
+impl Pair for Waiting<'_> {
+    fn listen(&mut self, on: bool) {
+        self.rx.listen(on);
+        self.tx.listen(on);
+    }
+
+    fn is_ready(&mut self) -> bool {
+        self.rx.is_ready() || self.tx.is_ready()
     }
 }
 

@@ -70,13 +70,20 @@ impl Split {
             used_index: 0,
             seen: 0,
         };
-        // The driver polls. With EVENT_IDX the flag must be 0 and the wish is an index far off; no vector is set either way.
-        if event_index {
-            split.available.at(1 + size / 4).write_pair(0, u16::MAX.to_le_bytes());
-        } else {
-            split.available.at(0).write_pair(4, NO_INTERRUPT.to_le_bytes());
-        }
+        split.listen(false);
         split
+    }
+
+    /// As [`Virtqueue::listen`](super::virtqueue::Virtqueue::listen).
+    pub(crate) fn listen(&self, on: bool) {
+        if self.event_index {
+            // The flag must be 0 then, and the wish is an index: the next one, or the one that is farthest off.
+            let wish = if on { self.seen as u16 } else { (self.seen as u16).wrapping_sub(1) };
+            self.available.at(1 + usize::from(self.size) / 4).write_pair(0, wish.to_le_bytes());
+        } else {
+            let flags: u16 = if on { 0 } else { NO_INTERRUPT };
+            self.available.at(0).write_pair(4, flags.to_le_bytes());
+        }
     }
 
     /// Writes a chain; as [`Virtqueue::put`](super::virtqueue::Virtqueue::put).

@@ -34,6 +34,7 @@ impl Function {
             return Ok(Quiet(()));
         }
         let reset = self.reset(STOP);
+        self.bells.take_down(&self.pci);
         let bus = self.pci.set_bus_master(false).map_err(Error::from);
         match (reset, bus) {
             (Ok(()), _) => {

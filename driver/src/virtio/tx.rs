@@ -86,6 +86,11 @@ impl<T> TxQueue<T> {
         self.ring.free()
     }
 
+    /// The ring, to be listened to.
+    pub(super) fn virtqueue(&mut self) -> &mut Virtqueue {
+        &mut self.queue
+    }
+
     pub(crate) fn number(&self) -> usize {
         self.pair
     }

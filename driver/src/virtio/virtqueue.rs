@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use stillwire_dma::{Access, HugePages, Iommu, Iova, Mapping, Register16, Segment, SharedMemory};
+use stillwire_dma::{Access, HugePages, Iommu, Iova, Mapping, Register16, Segment, SharedMemory, fence};
 
 use super::breach::Breach;
 use super::packed::Packed;
@@ -115,6 +115,20 @@ impl Virtqueue {
             Self::Split(ring) => ring.show(),
             Self::Packed(ring) => ring.show(),
         }
+    }
+
+    /// Whether the device shall interrupt at the next chain that it uses. What it used before, it says nothing of.
+    pub(crate) fn listen(&mut self, on: bool) {
+        match self {
+            Self::Split(ring) => ring.listen(on),
+            Self::Packed(ring) => ring.listen(on),
+        }
+        fence::store_before_load();
+    }
+
+    /// Whether there is something to look at; a breach is.
+    pub(crate) fn is_ready(&mut self) -> bool {
+        self.look().is_err() || !matches!(self.peek(), Ok(None))
     }
 
     /// Looks how far the device is. What a split ring's device uses after this is for the next look.

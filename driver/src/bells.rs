@@ -47,18 +47,21 @@ impl Bells {
         &self,
         number: usize,
         function: &PciFunction,
-        mut pair: impl Pair,
+        pair: impl Pair,
         timeout: Duration,
     ) -> Result<bool> {
-        let event = self.of(number, function)?;
-        // What rang before the last look is no news.
-        event.take();
-        pair.listen(true);
-        // Looked after the device was told: what it did before, it does not ring for.
-        let found = if pair.is_ready() { Ok(true) } else { event.wait(timeout) };
-        pair.listen(false);
-        Ok(found?)
+        Ok(sleep(self.of(number, function)?, pair, timeout)?)
     }
+}
+
+fn sleep(event: &Event, mut pair: impl Pair, timeout: Duration) -> stillwire_dma::Result<bool> {
+    // What rang before the last look is no news.
+    event.take();
+    pair.listen(true);
+    // Looked after the device was told: what it did before, it does not ring for.
+    let found = if pair.is_ready() { Ok(true) } else { event.wait(timeout) };
+    pair.listen(false);
+    found
 }
 
 /// A pair of queues whose owner waits.
@@ -67,4 +70,65 @@ pub(crate) trait Pair {
     fn listen(&mut self, on: bool);
     /// Whether the device has done something for either queue.
     fn is_ready(&mut self) -> bool;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A device that works in one moment, and rings if it was told to by then.
+    struct Device<'a> {
+        event: &'a Event,
+        /// How many calls it waits for.
+        works_at: usize,
+        calls: usize,
+        listens: bool,
+        ready: bool,
+    }
+
+    impl Device<'_> {
+        fn call(&mut self) {
+            self.calls += 1;
+            if self.calls == self.works_at {
+                self.ready = true;
+                if self.listens {
+                    self.event.ring();
+                }
+            }
+        }
+    }
+
+    impl Pair for &mut Device<'_> {
+        fn listen(&mut self, on: bool) {
+            self.call(); // before the device knows
+            self.listens = on;
+            self.call(); // and after
+        }
+
+        fn is_ready(&mut self) -> bool {
+            self.call();
+            let ready = self.ready;
+            self.call(); // after the look
+            ready
+        }
+    }
+
+    #[test]
+    fn no_moment_is_slept_over() {
+        for works_at in 0..=4 {
+            let event = Event::new().unwrap();
+            event.ring(); // an old one
+            let mut device = Device { event: &event, works_at, calls: 0, listens: false, ready: works_at == 0 };
+            assert!(sleep(&event, &mut device, Duration::from_secs(60)).unwrap(), "worked at {works_at}");
+            assert!(!device.listens, "worked at {works_at}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_waited_for_in_vain() {
+        let event = Event::new().unwrap();
+        event.ring();
+        let mut device = Device { event: &event, works_at: usize::MAX, calls: 0, listens: false, ready: false };
+        assert!(!sleep(&event, &mut device, Duration::from_millis(1)).unwrap(), "what rang before is no news");
+    }
 }

@@ -113,6 +113,41 @@ fn a_transmit_ring_that_is_misused_keeps_its_tokens_until_the_stop() {
     }
 }
 
+/// With IN_ORDER an entry stands for all chains before it: the index has to move over them.
+#[test]
+fn a_batch_that_the_index_does_not_move_over_is_none() {
+    let mut busy = Busy::new(without(Features::RING_PACKED));
+    busy.rig.device.with_model(|model| model.faults().used = Some((1, Misuse::LastOnly)));
+    busy.post_some(5);
+    busy.rig.steps(50);
+    assert_eq!((busy.tx.reclaim(drop), busy.dropped()), (0, 0));
+    let text = busy.post().unwrap_err().to_string();
+    assert!(text.contains("transmit queue 0: chain 8 ends a batch of 5, and the used index moved by 1"), "{text}");
+}
+
+/// A device that writes used entries faster than they can be read: each call ends all the same.
+#[test]
+fn a_device_that_goes_on_for_ever_does_not_keep_us() {
+    for (queue, model) in [0, 1].into_iter().flat_map(|queue| models().into_iter().map(move |model| (queue, model))) {
+        let mut busy = Busy::new(model);
+        busy.rig.device.with_model(|model| model.faults().used = Some((queue, Misuse::Endless)));
+        let running = busy.rig.device.spawn();
+        for _ in 0..30 {
+            if busy.post().is_ok() {
+                busy.tx.publish();
+            }
+            busy.tx.reclaim(drop);
+            assert!(busy.rx.poll(usize::MAX, |frame| assert!(frame.len() <= 8 * 2048)) <= 64);
+        }
+        drop(running);
+        let dropped = busy.dropped.clone();
+        let in_flight = busy.tx.in_flight();
+        let before = dropped.load(Ordering::SeqCst);
+        drop(busy);
+        assert_eq!(dropped.load(Ordering::SeqCst), before + in_flight, "each token once");
+    }
+}
+
 /// Marks of another lap say nothing, and so does a device that is a lap ahead: tokens stay where they are.
 #[test]
 fn a_packed_ring_in_another_lap_stands_still() {
@@ -318,7 +353,11 @@ fn look(device: &LocalDevice<Model>) -> (bool, u8) {
 
 /// A NIC whose transmit is stalled, with five frames in flight; the tokens look at the device when they are dropped.
 fn stalled(faults: Faults) -> (Rig, TxQueue<Token>, Seen) {
-    let rig = Rig::new();
+    stalled_on(virtio::Config::default(), faults)
+}
+
+fn stalled_on(model: virtio::Config, faults: Faults) -> (Rig, TxQueue<Token>, Seen) {
+    let rig = Rig::with(model, Config::default());
     let mut tx = rig.nic.tx_queue::<Token>().unwrap();
     rig.device.with_model(|model| *model.faults() = Faults { stall_tx: true, ..faults });
     let memory = Memory::new(&rig.function, &[5; 4096]);
@@ -350,12 +389,14 @@ fn assert_reads_no_more(rig: &Rig) {
 
 #[test]
 fn dropping_the_queue_with_frames_in_flight_waits_for_the_proof() {
-    let (rig, tx, seen) = stalled(Faults::default());
-    let (bus_master, status) = look(&rig.device);
-    assert!(bus_master && status == 15, "{status}");
-    drop(tx);
-    assert_eq!(*seen.lock().unwrap(), [(false, 0); 5], "bus mastering, status");
-    assert_reads_no_more(&rig);
+    for model in rings() {
+        let (rig, tx, seen) = stalled_on(model, Faults::default());
+        let (bus_master, status) = look(&rig.device);
+        assert!(bus_master && status == 15, "{status}");
+        drop(tx);
+        assert_eq!(*seen.lock().unwrap(), [(false, 0); 5], "bus mastering, status");
+        assert_reads_no_more(&rig);
+    }
 }
 
 #[test]
@@ -392,20 +433,24 @@ fn a_device_that_does_not_reset_is_cut_off_from_the_bus() {
 
 #[test]
 fn without_proof_nothing_is_ever_released() {
-    let (rig, tx, seen) = stalled(Faults { all_ones: true, ..Faults::default() });
-    match tx.stop(|_| panic!("a token came back")) {
-        Err(error @ Error::NotQuiet { kept: 5, .. }) => assert!(error.to_string().contains("5 buffers"), "{error}"),
-        other => panic!("{other:?}"),
+    for model in rings() {
+        let (rig, tx, seen) = stalled_on(model, Faults { all_ones: true, ..Faults::default() });
+        match tx.stop(|_| panic!("a token came back")) {
+            Err(error @ Error::NotQuiet { kept: 5, .. }) => assert!(error.to_string().contains("5 buffers"), "{error}"),
+            other => panic!("{other:?}"),
+        }
+        assert!(seen.lock().unwrap().is_empty());
+        assert!(matches!(rig.nic.link(), Err(Error::Gone { .. })));
     }
-    assert!(seen.lock().unwrap().is_empty());
-    assert!(matches!(rig.nic.link(), Err(Error::Gone { .. })));
 }
 
 #[test]
 fn stop_hands_the_tokens_back_in_order_and_a_stopped_nic_gives_no_queues() {
-    let (rig, tx, seen) = stalled(Faults::default());
-    let mut back = Vec::new();
-    tx.stop(|token| back.push(token)).unwrap();
-    assert_eq!((back.len(), seen.lock().unwrap().len()), (5, 0));
-    assert!(matches!(rig.nic.rx_queue(), Err(Error::Stopped { .. })));
+    for model in rings() {
+        let (rig, tx, seen) = stalled_on(model, Faults::default());
+        let mut back = Vec::new();
+        tx.stop(|token| back.push(token)).unwrap();
+        assert_eq!((back.len(), seen.lock().unwrap().len()), (5, 0));
+        assert!(matches!(rig.nic.rx_queue(), Err(Error::Stopped { .. })));
+    }
 }

@@ -203,7 +203,7 @@ impl Model {
         let mut bytes = [0; super::pci::DEVICE_LEN as usize];
         bytes[..6].copy_from_slice(&self.mac);
         bytes[6..8].copy_from_slice(&u16::from(self.link_up).to_le_bytes());
-        bytes[8..10].copy_from_slice(&self.config.pairs.to_le_bytes());
+        bytes[8..10].copy_from_slice(&self.faults.max_pairs.unwrap_or(self.config.pairs).to_le_bytes());
         bytes[10..].copy_from_slice(&self.config.mtu.to_le_bytes());
         bytes
     }

@@ -147,6 +147,8 @@ pub struct Faults {
     pub queue_size: Option<u16>,
     /// `queue_notify_off` reads this.
     pub notify_off: Option<u16>,
+    /// `max_virtqueue_pairs` reads this.
+    pub max_pairs: Option<u16>,
     /// `num_buffers` of a received frame.
     pub num_buffers: Option<u16>,
     /// Bytes of configuration space that read otherwise.
@@ -166,6 +168,8 @@ pub enum Misuse {
     LenTooLong,
     /// The used index jumps by so many; a packed ring shows so many descriptors used.
     Jump(u16),
+    /// Of a batch only the last is given back, and the used index moves by one.
+    LastOnly,
     /// At every step the whole ring is used, whatever is available.
     Endless,
 }

@@ -28,6 +28,7 @@ impl Model {
                 ring.push(memory, used)?;
                 ring.jump(memory, count)
             }
+            Misuse::LastOnly => used.last().map_or(Ok(()), |last| ring.push_raw(memory, last.id, last.len)),
             Misuse::Endless => ring.push(memory, used),
         });
     }

@@ -358,8 +358,8 @@ pub struct Ring {
     /// `next` when the device was last asked whether it wants the bell; packed: slots made available since.
     asked: u16,
     free: VecDeque<u16>,
-    /// Descriptors, first address of each chain under way, oldest first.
-    under_way: VecDeque<(u16, Vec<u16>, u64)>,
+    /// ID, descriptors, first address, and bytes to be written of each chain under way, oldest first.
+    under_way: VecDeque<(u16, Vec<u16>, u64, u32)>,
     /// Used in a batch, with the last of which they came.
     batched: VecDeque<(u16, u64, u32)>,
 }
@@ -395,7 +395,8 @@ impl Ring {
             self.add_split(memory, &ids, chain)
         }
         let slots = if self.packed { vec![id; chain.len()] } else { ids };
-        self.under_way.push_back((id, slots, first));
+        let room = chain.iter().filter(|(.., write)| *write).map(|(_, len, _)| len).sum();
+        self.under_way.push_back((id, slots, first, room));
         id
     }
 
@@ -506,11 +507,12 @@ impl Ring {
         let place = self.under_way.iter().position(|(known, ..)| *known == id).expect("an ID under way");
         let count = if self.in_order { place + 1 } else { 1 };
         let place = if self.in_order { 0 } else { place };
-        for _ in 0..count {
-            let (id, slots, address) = self.under_way.remove(place).unwrap();
+        for left in (0..count).rev() {
+            let (id, slots, address, room) = self.under_way.remove(place).unwrap();
             self.advance(if self.packed { slots.len() as u16 } else { 1 });
             self.free.extend(if self.packed { &slots[..1] } else { &slots[..] });
-            self.batched.push_back((id, address, len));
+            // What the entry does not name is used completely.
+            self.batched.push_back((id, address, if left > 0 { room } else { len }));
         }
         self.batched.pop_front()
     }

@@ -36,11 +36,14 @@ pub enum Event {
         /// The device could still have started an access.
         master: bool,
     },
+    /// A fault that waited for its time has come.
+    Fault(&'static str),
 }
 
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Event::Fault(what) => return write!(f, "fault: {what}"),
             Event::MasterOn => "bus master on",
             Event::MasterOff { work_left: false } => "bus master off, nothing queued",
             Event::MasterOff { work_left: true } => "bus master off, work queued",

@@ -4,18 +4,20 @@
 //! segments that the NIC would, and reports back. It is written from the device's side and shares no table with any
 //! driver.
 //!
-//! - [`ixgbe`]: Intel 82599, a stepped model without a thread or a clock of its own;
+//! - [`ixgbe`]: Intel 82599, X540 and X550, a stepped model without a thread or a clock of its own;
 //! - [`virtio`]: virtio-net 1.x over PCI, stepped likewise;
 //! - [`Scripted`]: a model that loses its link or gets stuck at a place in the traffic;
 //! - [`wire`]: loopback, cable, TAP, pcap file, checking sink;
 //! - [`DeviceModel`]: what all models are to a bus;
 //! - [`LocalDevice`]: a model in this process, as a [`stillwire_dma::Backend`];
+//! - [`control`]: faults on command, by a socket;
 //! - [`server`]: the same model on a vfio-user socket, for QEMU or another process.
 #![warn(missing_docs)]
 
 pub mod bus;
 mod checksum;
 mod config_space;
+pub mod control;
 mod counters;
 mod dma;
 mod headers;

@@ -5,6 +5,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
+use stillwire_emulator::control::Control;
+use stillwire_emulator::ixgbe::{Faults, Module, Part};
 use stillwire_emulator::server::{Server, Stopper};
 use stillwire_emulator::virtio::Features;
 use stillwire_emulator::{DeviceModel, Doorbells, Wire, ixgbe, virtio, wire};
@@ -19,7 +21,7 @@ struct Arguments {
     /// Socket to listen on; only its owner may connect.
     #[arg(long)]
     socket: PathBuf,
-    /// What the cable leads to: loopback, sink, tap:NAME or pcap:PATH.
+    /// What the cable leads to: loopback, sink, tap:NAME, pcap:PATH, or vlan:ID:WIRE (a switch's access port before it).
     #[arg(long, default_value = "loopback")]
     wire: String,
     /// Instead of a wire: a second device on this socket, at the other end of the cable.
@@ -28,9 +30,18 @@ struct Arguments {
     /// The device's address.
     #[arg(long, value_parser = parse_mac)]
     mac: Option<Mac>,
-    /// PCI device ID of an 82599, hexadecimal: 10fb (SFP+), 10f7 (backplane).
+    /// PCI device ID of an 82599 (10fb: SFP+, 10f7: backplane), X540 (1528) or X550 (1563), hexadecimal.
     #[arg(long, value_parser = parse_id, default_value = "10fb")]
     device_id: u16,
+    /// What is in the cage of an 82599 SFP+: none, sr (optics) or da (direct attach).
+    #[arg(long, default_value = "sr")]
+    module: Module,
+    /// What goes wrong, from the start: link-flap=1000:50, lose-every=100...; --fault help names all.
+    #[arg(long, value_name = "FAULT", value_delimiter = ',', value_parser = parse_fault)]
+    fault: Vec<String>,
+    /// A socket that takes faults while it runs, one a line.
+    #[arg(long, value_name = "SOCKET")]
+    control: Option<PathBuf>,
     /// Features that virtio does not offer, as the standard names them: csum,host_tso4,ring_packed.
     #[arg(long, value_name = "FEATURE", value_delimiter = ',', value_parser = parse_feature)]
     without: Vec<Features>,
@@ -85,7 +96,16 @@ fn parse_mac(text: &str) -> Result<Mac, String> {
 
 fn parse_id(text: &str) -> Result<u16, String> {
     let digits = text.trim_start_matches("0x");
-    u16::from_str_radix(digits, 16).map_err(|_| "write four hexadecimal digits, 10fb".into())
+    let id = u16::from_str_radix(digits, 16).map_err(|_| "write four hexadecimal digits, 10fb")?;
+    match Part::of(id) {
+        Some(_) => Ok(id),
+        None => Err(format!("no such part is modelled; use {}", ixgbe::supported())),
+    }
+}
+
+/// A fault is checked as soon as it is read, so that a wrong one is told before anything listens.
+fn parse_fault(text: &str) -> Result<String, String> {
+    Faults::default().set(text).map(|()| text.to_owned())
 }
 
 fn parse_feature(text: &str) -> Result<Features, String> {
@@ -144,6 +164,7 @@ fn ixgbe_config(arguments: &Arguments, far: bool) -> ixgbe::Config {
     let defaults = ixgbe::Config::default();
     ixgbe::Config {
         device_id: arguments.device_id,
+        module: arguments.module,
         mac: arguments.mac(defaults.mac, far),
         doorbells: arguments.doorbells(),
         transmit_delay: arguments.transmit_delay(),
@@ -186,6 +207,12 @@ fn serve_all<M: DeviceModel>(
             ]
         }
     };
+    let device = servers[0].device();
+    for fault in &arguments.fault {
+        device.with_model(|model| model.set_fault(fault))?;
+    }
+    let control = arguments.control.as_deref().map(|path| Control::listen(path, device)).transpose();
+    let _control = control.map_err(|error| format!("--control: {error}; use a path where nothing is yet"))?;
     stop_at_signal(signals, servers.iter().map(Server::stopper).collect());
     println!("listening on {}", arguments.socket.display());
     let once = arguments.once;

@@ -51,6 +51,14 @@ pub trait DeviceModel: Send + 'static {
     /// Notes that `ranges` of device addresses were taken away by whoever has the memory table.
     fn note_unmapped(&mut self, ranges: usize);
 
+    /// Changes one fault as a text says ([`ixgbe::Faults::set`](crate::ixgbe::Faults::set)).
+    ///
+    /// # Errors
+    /// When the text is no fault of this model; says which there are.
+    fn set_fault(&mut self, text: &str) -> Result<(), String> {
+        Err(format!("'{text}': this model has no faults that have a name"))
+    }
+
     /// What the device went through.
     fn report(&self, report: &mut Report);
 }

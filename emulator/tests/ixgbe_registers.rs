@@ -85,7 +85,6 @@ fn the_eeprom_sums_to_baba() {
         answer >> 16
     };
     assert_eq!((0..0x40).map(word).sum::<u32>() & 0xffff, 0xbaba);
-    assert_eq!(word(0xf), 0xffff);
 }
 
 #[test]
@@ -99,7 +98,7 @@ fn side_effects_of_single_registers() {
     // MDIO: at once, and nobody is there.
     rig.write(0x425c, 1 << 30 | 3 << 26);
     assert_eq!((rig.read(0x425c) & 1 << 30, rig.read(0x4260) >> 16), (0, 0xffff));
-    // I2C: an open bus reads back what was driven.
+    // I2C: at rest, the lines read back what was driven.
     for (driven, seen) in [(0xa, 0xf), (0x8, 0xc), (0x2, 0x3), (0, 0)] {
         rig.write(0x28, driven);
         assert_eq!(rig.read(0x28), seen);

@@ -68,6 +68,9 @@ fn wrong_arguments_are_explained() {
         (&["--mac", "01:00:00:00:00:00"], "one card"),
         (&["--mac", "2"], "six hexadecimal"),
         (&["--device-id", "zz"], "four hexadecimal"),
+        (&["--device-id", "1572"], "1528 (X540-T2)"),
+        (&["--module", "lr"], "10GBASE-SR"),
+        (&["--fault", "lose-every=2,wings"], "'wings' is no fault"),
     ] {
         let output = program().args(["--socket", "/nowhere/nic"]).args(arguments).output().unwrap();
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -114,6 +117,50 @@ fn two_devices_on_a_cable_and_what_they_went_through() {
         assert!(report.lines().any(|found| found == line), "{line} is not in:\n{report}");
     }
     assert!(!std::fs::read_to_string(at("report.cable")).unwrap().contains("bus master on"));
+}
+
+#[test]
+fn faults_from_the_start_and_on_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let mut child = program()
+        .args(["--device-id", "1528", "--fault", "link-down,lose-every=3", "--control"])
+        .args([at("control").as_os_str(), "--socket".as_ref(), at("nic").as_os_str()])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    started(&mut child);
+    let mut client = vfio_user::Client::new(&at("nic")).unwrap();
+    let control = std::os::unix::net::UnixStream::connect(at("control")).unwrap();
+    let mut answers = BufReader::new(&control);
+    let mut say = |text: &str| {
+        std::io::Write::write_all(&mut &control, format!("{text}\n").as_bytes()).unwrap();
+        let mut answer = String::new();
+        answers.read_line(&mut answer).unwrap();
+        answer
+    };
+    // A step follows each message sooner or later; the device answers what it is by then.
+    let mut links = |up: bool| {
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        let mut word = [0; 4];
+        while std::time::Instant::now() < deadline {
+            client.region_read(0, 0x42a4, &mut word).unwrap();
+            if (u32::from_le_bytes(word) != 0) == up {
+                return true;
+            }
+            std::thread::yield_now();
+        }
+        false
+    };
+    assert!(links(false));
+    assert_eq!(say("link-down=off"), "ok\n");
+    assert!(links(true));
+    assert!(say("wings").starts_with("error 'wings' is no fault"));
+    assert_eq!(say("link-flap=0:3600000"), "ok\n");
+    assert!(links(false));
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert!(!at("control").exists() && !at("nic").exists());
 }
 
 #[test]

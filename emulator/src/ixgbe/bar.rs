@@ -2,7 +2,7 @@
 
 use super::config_space::{BAR0_LEN, BAR4_LEN};
 use super::regs::{self, Mode};
-use super::{Doorbells, Event, Model, State};
+use super::{Doorbells, Event, Model, Module, Part, State};
 
 impl Model {
     /// Reads BAR `bar`. Registers answer 32-bit accesses; other sizes get the bytes of the words they touch.
@@ -88,15 +88,15 @@ impl Model {
                 self.regs.set(offset, value | 1);
                 value
             }
-            // A loss between two readings shows at the second: that is why drivers read twice.
-            (regs::LINKS, _) if std::mem::take(&mut self.link_lost) || !self.link_up => 0,
-            (regs::LINKS, _) if self.config.is_backplane() => regs::LINKS_UP_10G | regs::LINKS_KX_AN_COMP,
-            (regs::LINKS, _) => regs::LINKS_UP_10G,
-            // An open bus: what the lines were last driven to reads back, so nobody acknowledges.
-            (regs::I2CCTL, _) => {
-                let driven = self.regs.get(offset) & 0xA;
-                driven | driven >> 1
+            (regs::LINKS, _) => self.links(),
+            // Reading takes the semaphore of the registers that the X540 brought.
+            (regs::SW_FW_SYNC, _) if self.part.is_copper() => {
+                let value = self.regs.get(offset);
+                self.regs.set(offset, value | regs::SW_FW_SYNC_REGSMP);
+                value
             }
+            (regs::ESDP, _) if self.cage_is_empty() => self.regs.get(offset) & !regs::ESDP_SDP2,
+            (regs::I2CCTL, _) => self.i2c.lines(),
             (_, Mode::Wo) => 0,
             _ => self.regs.get(offset),
         }
@@ -147,15 +147,21 @@ impl Model {
                 let done = if kept & regs::EEC_FLUP != 0 { regs::EEC_FLUDONE } else { 0 };
                 self.regs.set(offset, regs::EEC_READY | kept | granted | done);
             }
-            regs::MSCA => {
-                // No PHY answers on MDIO: a read finds the line pulled up.
-                if value & regs::MSCA_COMMAND != 0 && value >> 26 & 3 == 3 {
-                    self.regs.set(regs::MSRWD, self.regs.get(regs::MSRWD) & 0xffff | 0xffff << 16);
-                }
-                self.regs.set(offset, value & !regs::MSCA_COMMAND);
+            regs::MSCA => self.mdio(value),
+            regs::MSRWD => self.regs.set(offset, self.regs.get(offset) & !0xffff | value & 0xffff),
+            regs::I2CCTL => {
+                let module = if self.part == Part::Sfp { self.config.module } else { Module::None };
+                self.i2c.drive(value, module);
             }
+            regs::HICR => self.host_interface(value),
+            // What the driver has dealt with is cleared by writing ones.
+            _ if regs::is_blocked_queues(offset) => self.regs.set(offset, self.regs.get(offset) & !value),
             _ => self.regs.set(offset, value),
         }
+    }
+
+    fn cage_is_empty(&self) -> bool {
+        self.part == Part::Sfp && self.config.module == Module::None
     }
 
     fn write_queue_register(&mut self, offset: u32, value: u32) {

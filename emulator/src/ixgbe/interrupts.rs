@@ -1,7 +1,9 @@
 //! Interrupt causes, masks and vectors; throttling (EITR) is not modelled, for the model has no clock of its own.
 
-use super::{Model, regs};
+use super::{Model, Part, regs};
 
+/// EICR's mailbox, which also tells of blocked queues.
+const MAILBOX: u32 = 1 << 19;
 /// EICR's link status change.
 const LSC: u32 = 1 << 20;
 /// Causes that are no queue's.
@@ -20,6 +22,22 @@ impl Model {
     /// The link went up or down.
     pub(super) fn link_event(&mut self) {
         self.other_event(LSC);
+    }
+
+    /// With malicious driver detection on, an X550 names the queue that it blocked, and tells it as it tells of mail.
+    pub(super) fn block_malicious(&mut self, blocked: u32, q: usize) {
+        let (control, enabled, tell) = match blocked {
+            regs::WQBR_TX => (regs::DMATXCTL, regs::DMATXCTL_MDP_EN, regs::DMATXCTL_MBINTEN),
+            _ => (regs::RDRXCTL, regs::RDRXCTL_MDP_EN, regs::RDRXCTL_MBINTEN),
+        };
+        if self.part != Part::X550 || !self.regs.has(control, enabled) {
+            return;
+        }
+        let word = blocked + 4 * (q as u32 / 32);
+        self.regs.set(word, self.regs.get(word) | 1 << (q % 32));
+        if self.regs.has(control, tell) {
+            self.other_event(MAILBOX);
+        }
     }
 
     fn other_event(&mut self, causes: u32) {

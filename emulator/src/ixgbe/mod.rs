@@ -1,13 +1,14 @@
-//! An Intel 82599 as the bus sees it.
+//! An Intel 82599, X540 or X550 as the bus sees it.
 //!
 //! ```text
 //!   config space   BAR0 registers      two queue pages        wire
 //!        |              |             (messages, or shared)     |
 //!        v              v                    |                  v
 //!   +---------------------------- Model ----------------------------+
-//!   | config_space      bar, regs        poll_queues     tx  ->  Wire
-//!   |                   eeprom           (every step,    rx  <-  Wire
-//!   |                   interrupts        every message)   offload, rss
+//!   | config_space      bar, regs        poll_queues     tx  ->  link, Wire
+//!   |                   eeprom, mdio,    (every step,    rx  <-  pause
+//!   |                   i2c, firmware     every message)   offload, rss
+//!   |                   interrupts                         write_back
 //!   +------------------------------ Bus ----------------------------+
 //!                                   | counted, and shut unless COMMAND.BusMaster
 //!                                   v
@@ -26,10 +27,14 @@
 //! as there is one; a mapped queue page shows only what was written to it, so there the proof is STATUS after
 //! CTRL.GIO_DIS. A message is answered only after the pages were looked at.
 //!
-//! **Not here**: flow control, DCB and virtualization, flow director, RSC, LinkSec, IPsec, header split, the flash, SFP
-//! modules (the cage is empty), firmware. Their registers read and write where stock drivers need it.
+//! **Parts.** What differs between the parts is asked of [`Part`]: the PHY on MDIO, the SFP+ cage on I2C with a
+//! [`Module`] in it, firmware, the size of the redirection table.
+//!
+//! **Not here**: priority flow control, DCB and virtualization, flow director, RSC, LinkSec, IPsec, header split, the flash;
+//! of firmware only what an X550's driver asks of it. Their registers read and write where stock drivers need it.
 
 mod bar;
+mod bits;
 mod config;
 mod config_space;
 mod coverage;
@@ -37,15 +42,24 @@ mod desc;
 mod device;
 mod doorbells;
 mod eeprom;
+mod faults;
+mod firmware;
+mod i2c;
 mod interrupts;
+mod link;
+mod mdio;
 mod offload;
+mod part;
+mod pause;
 mod queues;
 mod register_file;
 mod regs;
 mod rss;
 mod rx;
+mod sfp;
 mod stats;
 mod tx;
+mod write_back;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
@@ -55,6 +69,9 @@ use std::time::Duration;
 
 use doorbells::QueuePages;
 use eeprom::Eeprom;
+use i2c::I2c;
+use mdio::Phy;
+use pause::Pause;
 use queues::{Ring, State};
 use register_file::Registers;
 use rx::RxQueue;
@@ -69,18 +86,24 @@ use crate::wire::Wire;
 pub use crate::counters::Counters;
 pub use crate::history::{Event, Touched};
 pub use crate::pages::Doorbells;
-pub use config::{Config, Faults};
+pub use config::Config;
 pub use config_space::{BAR0_LEN, BAR4_LEN, VECTORS};
 pub use coverage::{Coverage, describe};
+pub use faults::Faults;
+pub use part::{Part, SUPPORTED, supported};
 pub use regs::{RX_PAGE, TX_PAGE};
+pub use sfp::Module;
 
 /// The device.
 pub struct Model {
     config: Config,
+    part: Part,
     pci: ConfigSpace,
     regs: Registers,
     pages: QueuePages,
     eeprom: Eeprom,
+    phy: Phy,
+    i2c: I2c,
     /// BAR4's bytes.
     msix: Vec<u8>,
     bus: Bus,
@@ -93,9 +116,16 @@ pub struct Model {
     removed: bool,
     tx: Vec<TxQueue>,
     rx: Vec<RxQueue>,
+    /// When it was last stepped.
+    now: Duration,
     link_up: bool,
     /// The link was lost since LINKS was read last.
     link_lost: bool,
+    /// The end of a link flap ([`Faults::link_flap`]).
+    flap_until: Option<Duration>,
+    pause: Pause,
+    /// Transmit queues that hang until a reset, a bit each.
+    hung: u64,
     /// Frames received and not yet delivered, and their bytes.
     packet_buffer: VecDeque<Vec<u8>>,
     packet_buffer_bytes: usize,
@@ -103,6 +133,8 @@ pub struct Model {
     looped: VecDeque<Vec<u8>>,
     /// Frames counted for [`Faults::lose_every`] and [`Faults::corrupt_every`].
     sent: u32,
+    /// Completions counted for [`Faults::lose_write_back_every`].
+    written_back: u32,
     history: History,
     complaints: BTreeSet<&'static str>,
     halts: Vec<String>,
@@ -113,8 +145,6 @@ pub struct Model {
 
 /// Most [`Model::halts`] that are kept.
 const HALTS: usize = 64;
-/// Most frames kept by the MAC's own loopback.
-const LOOPED: usize = 1024;
 
 impl Model {
     /// A device after power-on.
@@ -130,12 +160,16 @@ impl Model {
     /// # Errors
     /// With [`Doorbells::Mapped`], when the kernel gives no memfd.
     pub fn try_new(config: Config, wire: Box<dyn Wire>) -> io::Result<Self> {
+        let part = Part::of(config.device_id).unwrap_or(Part::Sfp);
         let pages = QueuePages::new(config.doorbells)?;
         let mut model = Self {
+            part,
             pci: config_space::space(config.device_id),
             regs: Registers::new(),
             pages,
-            eeprom: Eeprom::new(config.mac),
+            eeprom: Eeprom::new(part, config.mac),
+            phy: Phy::default(),
+            i2c: I2c::new(),
             msix: vec![0; BAR4_LEN as usize],
             bus: Bus { memory: Arc::new(NoMemory), open: false, counters: Counters::default() },
             wire,
@@ -145,12 +179,17 @@ impl Model {
             removed: false,
             tx: (0..regs::QUEUES).map(|_| TxQueue::default()).collect(),
             rx: (0..regs::QUEUES).map(|_| RxQueue::default()).collect(),
+            now: Duration::ZERO,
             link_up: false,
             link_lost: false,
+            flap_until: None,
+            pause: Pause::default(),
+            hung: 0,
             packet_buffer: VecDeque::new(),
             packet_buffer_bytes: 0,
             looped: VecDeque::new(),
             sent: 0,
+            written_back: 0,
             history: History::default(),
             complaints: BTreeSet::new(),
             halts: Vec::new(),
@@ -230,9 +269,9 @@ impl Model {
         &self.halts
     }
 
-    /// Whether a frame is between its passes: the device will read host memory again.
+    /// Whether a frame is between its passes, or a write-back is late: the device will reach host memory again.
     pub fn dma_pending(&self) -> bool {
-        self.tx.iter().any(|queue| !queue.in_flight.is_empty())
+        self.tx.iter().any(TxQueue::is_pending)
     }
 
     /// Does what can be done at `now` (since any epoch that does not change); false when there was nothing to do.
@@ -240,12 +279,8 @@ impl Model {
         if self.is_removed() {
             return false;
         }
-        let link = self.config.link_up && !self.faults.link_down && self.wire.is_up();
-        if link != self.link_up {
-            self.link_up = link;
-            self.link_lost |= !link;
-            self.link_event();
-        }
+        self.now = now;
+        self.step_link();
         self.poll_queues();
         let sent = self.step_tx(now);
         // A queue that stopped may have had its last frame sent just now.
@@ -307,6 +342,9 @@ impl Model {
     fn device_reset(&mut self) {
         self.bus.counters.resets += 1;
         self.waiting_vectors = 0;
+        self.hung = 0;
+        self.pause.forget();
+        self.i2c = I2c::new();
         self.tx.iter_mut().for_each(TxQueue::reset);
         self.rx.iter_mut().for_each(|queue| *queue = RxQueue::default());
         self.packet_buffer.clear();
@@ -322,10 +360,17 @@ impl Model {
         let [a, b, c, d, e, f] = self.config.mac;
         self.regs.set(regs::RAR, u32::from_le_bytes([a, b, c, d]));
         self.regs.set(regs::RAR + 4, u32::from(u16::from_le_bytes([e, f])) | regs::RAH_AV);
-        if self.config.is_backplane() {
+        self.regs.set(regs::RXPBSIZE, self.part.packet_buffer());
+        if self.part == Part::X550 {
+            self.regs.set(regs::HICR, regs::HICR_ENABLED);
+            // It has no direct cache access, and its driver leaves these alone.
+            (0..regs::QUEUES.into()).for_each(|q| self.pages.set(regs::RX_PAGE + 0x40 * q + regs::rx::DCA_RXCTRL, 0));
+        }
+        // Autonegotiation has left its first state.
+        self.regs.set(regs::ANLP1, 1 << 16);
+        if self.part == Part::Backplane {
             // KX4 with autonegotiation, and a partner that is seen.
             self.regs.set(regs::AUTOC, 4 << 13 | 1 << 31);
-            self.regs.set(regs::ANLP1, 1 << 16);
         } else {
             self.regs.set(regs::AUTOC, 3 << 13);
         }
@@ -341,37 +386,6 @@ impl Model {
         self.bus.open && self.link_up && !self.faults.stall_tx
     }
 
-    /// Sends a frame, unless a fault says otherwise.
-    fn put_on_wire(&mut self, frame: &mut [u8]) {
-        self.sent = self.sent.wrapping_add(1);
-        if is_nth(self.sent, self.faults.lose_every) {
-            self.bus.counters.frames_lost += 1;
-            return;
-        }
-        if is_nth(self.sent, self.faults.corrupt_every) {
-            self.bus.counters.frames_corrupted += 1;
-            if let Some(byte) = frame.last_mut() {
-                *byte ^= 1;
-            }
-        }
-        if !self.regs.has(regs::HLREG0, regs::HLREG0_LPBK) {
-            self.wire.transmit(frame);
-        } else if self.looped.len() < LOOPED {
-            self.looped.push_back(frame.to_vec());
-        }
-    }
-
-    /// The next frame from the wire, or from the MAC's own loopback.
-    fn take_frame(&mut self, frame: &mut Vec<u8>) -> bool {
-        match self.looped.pop_front() {
-            Some(looped) => {
-                *frame = looped;
-                true
-            }
-            None => self.wire.receive(frame),
-        }
-    }
-
     fn complain(&mut self, what: &'static str) {
         self.complaints.insert(what);
     }
@@ -383,8 +397,4 @@ impl Model {
             self.halts.push(text);
         }
     }
-}
-
-fn is_nth(count: u32, every: u32) -> bool {
-    every != 0 && count.is_multiple_of(every)
 }

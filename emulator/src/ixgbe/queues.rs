@@ -65,7 +65,7 @@ impl Model {
             (false, State::Off) => {}
             (false, _) => {
                 queue.state = State::Stopping;
-                if queue.in_flight.is_empty() && !self.faults.stuck_tx_disable {
+                if !queue.is_pending() && !self.faults.stuck_tx_disable {
                     queue.state = State::Off;
                 }
             }

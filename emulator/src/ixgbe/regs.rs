@@ -6,6 +6,8 @@ use std::sync::LazyLock;
 
 use Mode::{Rc, Ro, Rw, Stored, Wo};
 
+pub use super::bits::*;
+
 /// How a register answers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Mode {
@@ -74,9 +76,17 @@ pub const QBRC: u32 = 0x0_1034;
 pub const QPRDC: u32 = 0x0_1430;
 pub const SRRCTL_ALIAS: u32 = 0x0_2100;
 pub const DCA_RXCTRL_ALIAS: u32 = 0x0_2200;
+pub const RQSMR: u32 = 0x0_2300;
 pub const RDRXCTL: u32 = 0x0_2F00;
+pub const WQBR_RX: u32 = 0x0_2FB0;
 pub const RXCTRL: u32 = 0x0_3000;
+pub const FCTTV: u32 = 0x0_3200;
+pub const FCRTL: u32 = 0x0_3220;
+pub const FCRTH: u32 = 0x0_3260;
 pub const RXPBSIZE: u32 = 0x0_3C00;
+pub const FCCFG: u32 = 0x0_3D00;
+pub const LXONTXC: u32 = 0x0_3F60;
+pub const LXOFFTXC: u32 = 0x0_3F68;
 pub const MPC: u32 = 0x0_3FA0;
 pub const RNBC: u32 = 0x0_3FC0;
 pub const PRC: u32 = 0x0_405C;
@@ -94,10 +104,13 @@ pub const TPT: u32 = 0x0_40D4;
 pub const PTC: u32 = 0x0_40D8;
 pub const MPTC: u32 = 0x0_40F0;
 pub const BPTC: u32 = 0x0_40F4;
+pub const LXONRXCNT: u32 = 0x0_41A4;
+pub const LXOFFRXCNT: u32 = 0x0_41A8;
 pub const HLREG0: u32 = 0x0_4240;
 pub const MSCA: u32 = 0x0_425C;
 pub const MSRWD: u32 = 0x0_4260;
 pub const MAXFRS: u32 = 0x0_4268;
+pub const MFLCN: u32 = 0x0_4294;
 pub const AUTOC: u32 = 0x0_42A0;
 pub const LINKS: u32 = 0x0_42A4;
 pub const ANLP1: u32 = 0x0_42B0;
@@ -116,15 +129,22 @@ pub const RSSRK: u32 = 0x0_5C80;
 /// The page of the first 64 TX queues' registers, 64 bytes each.
 pub const TX_PAGE: u32 = 0x0_6000;
 pub const QPTC: u32 = 0x0_6030;
+pub const WQBR_TX: u32 = 0x0_8130;
+pub const TQSM: u32 = 0x0_8600;
 pub const QBTC: u32 = 0x0_8700;
 pub const SECTXSTAT: u32 = 0x0_8804;
 pub const SECRXSTAT: u32 = 0x0_8D04;
 pub const VFTA: u32 = 0x0_A000;
 pub const RAR: u32 = 0x0_A200;
 pub const FDIRCTRL: u32 = 0x0_EE00;
+/// The redirection table's entries from 128 on (X550).
+pub const ERETA: u32 = 0x0_EE80;
 pub const EEC: u32 = 0x1_0010;
 pub const EERD: u32 = 0x1_0014;
 pub const SWSM: u32 = 0x1_0140;
+pub const SW_FW_SYNC: u32 = 0x1_0160;
+pub const FLEX_MNG: u32 = 0x1_5800;
+pub const HICR: u32 = 0x1_5F00;
 
 /// In the page of an RX queue; the ring's geometry is where [`tx`] has it.
 pub mod rx {
@@ -148,48 +168,6 @@ pub mod tx {
     pub const TDWBAL: u32 = 0x38;
     pub const TDWBAH: u32 = 0x3C;
 }
-
-pub const CTRL_GIO_DIS: u32 = 1 << 2;
-pub const CTRL_LNK_RST: u32 = 1 << 3;
-pub const CTRL_RST: u32 = 1 << 26;
-pub const STATUS_MASTER: u32 = 1 << 19;
-pub const ESDP_SDP2: u32 = 1 << 2;
-pub const GPIE_EIAME: u32 = 1 << 30;
-pub const DCTL_ENABLE: u32 = 1 << 25;
-pub const DCTL_SWFLSH: u32 = 1 << 26;
-pub const RXDCTL_VME: u32 = 1 << 30;
-pub const RDRXCTL_CRCSTRIP: u32 = 1 << 1;
-pub const RDRXCTL_DMAIDONE: u32 = 1 << 3;
-pub const RXCTRL_RXEN: u32 = 1 << 0;
-pub const HLREG0_TXCRCEN: u32 = 1 << 0;
-pub const HLREG0_RXCRCSTRP: u32 = 1 << 1;
-pub const HLREG0_JUMBOEN: u32 = 1 << 2;
-pub const HLREG0_TXPADEN: u32 = 1 << 10;
-pub const HLREG0_LPBK: u32 = 1 << 15;
-pub const MSCA_COMMAND: u32 = 1 << 30;
-pub const LINKS_KX_AN_COMP: u32 = 1 << 31;
-/// UP and 10 Gb/s.
-pub const LINKS_UP_10G: u32 = 1 << 30 | 3 << 28;
-pub const DMATXCTL_TE: u32 = 1 << 0;
-pub const RXCSUM_PCSD: u32 = 1 << 13;
-pub const FCTRL_MPE: u32 = 1 << 8;
-pub const FCTRL_UPE: u32 = 1 << 9;
-pub const FCTRL_BAM: u32 = 1 << 10;
-pub const VLNCTRL_VFE: u32 = 1 << 30;
-pub const MCSTCTRL_MFE: u32 = 1 << 2;
-pub const RAH_AV: u32 = 1 << 31;
-pub const SRRCTL_DROP_EN: u32 = 1 << 28;
-pub const DCA_RXCTRL_RESERVED: u32 = 1 << 12;
-pub const DCA_TXCTRL_WB_RELAXED: u32 = 1 << 11;
-pub const FDIRCTRL_INIT_DONE: u32 = 1 << 3;
-pub const EEC_REQ: u32 = 1 << 6;
-pub const EEC_GNT: u32 = 1 << 7;
-/// PRES, ARD, and a size of 4096 words (n = 6).
-pub const EEC_READY: u32 = 0x3300;
-pub const EEC_FLUP: u32 = 1 << 23;
-pub const EEC_FLUDONE: u32 = 1 << 26;
-pub const EERD_START: u32 = 1 << 0;
-pub const EERD_DONE: u32 = 1 << 1;
 
 /// Every register of the model, in address order (the queue pages' insides first, as 64-byte records).
 pub const TABLE: &[Register] = &[
@@ -229,18 +207,22 @@ pub const TABLE: &[Register] = &[
     many("QBRC_L", QBRC, 16, 0x40, Rc, 0),
     many("QBRC_H", QBRC + 4, 16, 0x40, Rc, 0),
     many("QPRDC", QPRDC, 16, 0x40, Rc, 0),
-    many("RQSMR", 0x0_2300, 32, 4, Rw, 0),
+    many("RQSMR", RQSMR, 32, 4, Rw, 0),
     one("RDRXCTL", RDRXCTL, Rw, RDRXCTL_DMAIDONE),
+    many("WQBR_RX", WQBR_RX, 4, 4, Rw, 0),
     one("RXCTRL", RXCTRL, Rw, 0),
-    many("FCTTV", 0x0_3200, 4, 4, Stored, 0),
-    many("FCRTL", 0x0_3220, 8, 4, Stored, 0),
-    many("FCRTH", 0x0_3260, 8, 4, Stored, 0),
+    one("FCTTV[0]", FCTTV, Rw, 0),
+    many("FCTTV[1..]", FCTTV + 4, 3, 4, Stored, 0),
+    one("FCRTL[0]", FCRTL, Rw, 0),
+    many("FCRTL[1..]", FCRTL + 4, 7, 4, Stored, 0),
+    one("FCRTH[0]", FCRTH, Rw, 0),
+    many("FCRTH[1..]", FCRTH + 4, 7, 4, Stored, 0),
     one("FCRTV", 0x0_32A0, Stored, 0),
     one("RXPBSIZE[0]", RXPBSIZE, Rw, 512 << 10),
     many("RXPBSIZE[1..]", RXPBSIZE + 4, 7, 4, Rw, 0),
-    one("FCCFG", 0x0_3D00, Stored, 0),
-    one("LXONTXC", 0x0_3F60, Rc, 0),
-    one("LXOFFTXC", 0x0_3F68, Rc, 0),
+    one("FCCFG", FCCFG, Rw, 0),
+    one("LXONTXC", LXONTXC, Rc, 0),
+    one("LXOFFTXC", LXOFFTXC, Rc, 0),
     many("MPC", MPC, 8, 4, Rc, 0),
     many("RNBC", RNBC, 8, 4, Rc, 0),
     one("CRCERRS", 0x0_4000, Rc, 0),
@@ -269,14 +251,14 @@ pub const TABLE: &[Register] = &[
     one("MPTC", MPTC, Rc, 0),
     one("BPTC", BPTC, Rc, 0),
     one("XEC", 0x0_4120, Rc, 0),
-    one("LXONRXCNT", 0x0_41A4, Rc, 0),
-    one("LXOFFRXCNT", 0x0_41A8, Rc, 0),
+    one("LXONRXCNT", LXONRXCNT, Rc, 0),
+    one("LXOFFRXCNT", LXOFFRXCNT, Rc, 0),
     one("HLREG0", HLREG0, Rw, HLREG0_TXCRCEN | HLREG0_RXCRCSTRP | HLREG0_TXPADEN),
     one("HLREG1", 0x0_4244, Ro, 0),
     one("MSCA", MSCA, Rw, 0),
     one("MSRWD", MSRWD, Rw, 0),
     one("MAXFRS", MAXFRS, Rw, 1518 << 16),
-    one("MFLCN", 0x0_4294, Stored, 0),
+    one("MFLCN", MFLCN, Rw, 0),
     one("AUTOC", AUTOC, Rw, 0),
     one("LINKS", LINKS, Ro, 0),
     one("AUTOC2", 0x0_42A8, Stored, 2 << 16),
@@ -319,8 +301,9 @@ pub const TABLE: &[Register] = &[
     many("TX queues 64.. (storage)", 0x0_7000, 1024, 4, Stored, 0),
     one("DTXMXSZRQ", 0x0_8100, Stored, 0x10),
     one("MTQC", 0x0_8120, Stored, 0),
+    many("WQBR_TX", WQBR_TX, 4, 4, Rw, 0),
     one("PFDTXGSWC", 0x0_8220, Stored, 0),
-    many("TQSM", 0x0_8600, 32, 4, Rw, 0),
+    many("TQSM", TQSM, 32, 4, Rw, 0),
     many("QBTC", QBTC, 32, 4, Rc, 0),
     one("SSVPC", 0x0_8780, Rc, 0),
     one("SECTXCTRL", 0x0_8800, Stored, 0),
@@ -334,6 +317,7 @@ pub const TABLE: &[Register] = &[
     many("RX queues 64.. (storage)", 0x0_D000, 1024, 4, Stored, 0),
     many("FTQF", 0x0_E600, 128, 4, Stored, 0),
     one("FDIRCTRL", FDIRCTRL, Rw, 0),
+    many("ERETA", ERETA, 96, 4, Rw, 0),
     many("VLVF", 0x0_F100, 64, 4, Stored, 0),
     many("VLVFB", 0x0_F200, 128, 4, Stored, 0),
     many("UTA", 0x0_F400, 128, 4, Stored, 0),
@@ -344,14 +328,15 @@ pub const TABLE: &[Register] = &[
     one("SWSM", SWSM, Rw, 0),
     one("FWSM", 0x1_0148, Ro, 0x8000),
     one("FACTPS", 0x1_0150, Ro, 0),
-    one("SW_FW_SYNC", 0x1_0160, Stored, 0),
+    one("SW_FW_SYNC", SW_FW_SYNC, Rw, 0),
     one("GRC", 0x1_0200, Stored, 0),
     one("GCR", 0x1_1000, Stored, 0),
     one("GCR_EXT", 0x1_1050, Stored, 0),
     many("EITR (high)", 0x1_2300, 40, 4, Stored, 0),
     one("CORECTL", 0x1_4F00, Stored, 0),
-    one("HICR", 0x1_5F00, Ro, 0),
-    one("FWSTS", 0x1_5F0C, Ro, 0),
+    many("FLEX_MNG", FLEX_MNG, 448, 4, Rw, 0),
+    one("HICR", HICR, Rw, 0),
+    one("FWSTS", 0x1_5F0C, Rw, 0),
 ];
 
 /// For each word of the space, its line in [`TABLE`] plus one; 0 where there is no register.
@@ -379,6 +364,11 @@ pub fn canonical(offset: u32) -> u32 {
         DCA_RXCTRL_ALIAS..0x0_2240 => RX_PAGE + (offset - DCA_RXCTRL_ALIAS) / 4 * 0x40 + rx::DCA_RXCTRL,
         _ => offset,
     }
+}
+
+/// Whether it is one of the registers that name the queues which were blocked for their driver's malice (X550).
+pub fn is_blocked_queues(offset: u32) -> bool {
+    matches!(offset, WQBR_RX..0x0_2FC0 | WQBR_TX..0x0_8140)
 }
 
 /// Whether the register lies in one of the two pages that a client may map.

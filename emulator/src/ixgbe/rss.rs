@@ -1,7 +1,7 @@
 //! Receive-side scaling: the Toeplitz hash and the redirection table.
 
 use super::register_file::Registers;
-use super::regs;
+use super::{Part, regs};
 use crate::headers::{Headers, Network, Transport};
 
 /// A hash and the type that the descriptor names.
@@ -42,10 +42,12 @@ pub(super) fn hash(regs: &Registers, frame: &[u8], headers: Option<&Headers>) ->
     Some(Hash { value: toeplitz(&key(regs), &input), kind })
 }
 
-/// The queue of a hash.
-pub(super) fn queue(regs: &Registers, hash: u32) -> u16 {
-    let entry = hash & 127;
-    (regs.get(regs::RETA + (entry & !3)) >> (8 * (entry & 3))) as u16 & 0xf
+/// The queue of a hash, in a table of as many entries as the part has: a byte each, the first 128 in RETA.
+pub(super) fn queue(regs: &Registers, part: Part, hash: u32) -> u16 {
+    let (entries, mask) = part.redirection();
+    let entry = hash & (entries - 1);
+    let table = if entry < 128 { regs::RETA } else { regs::ERETA - 128 };
+    (regs.get(table + (entry & !3)) >> (8 * (entry & 3)) & mask) as u16
 }
 
 fn key(regs: &Registers) -> [u8; 40] {
@@ -92,7 +94,12 @@ mod tests {
     fn the_table_has_a_byte_an_entry() {
         let mut regs = Registers::new();
         regs.set(regs::RETA + 4, 0x0403_0201);
-        assert_eq!((queue(&regs, 4), queue(&regs, 7), queue(&regs, 128 + 5)), (1, 4, 2));
-        assert_eq!(queue(&regs, 3), 0);
+        regs.set(regs::ERETA + 380, 0x3e << 24);
+        let queue = |part, hash| queue(&regs, part, hash);
+        assert_eq!((queue(Part::Sfp, 4), queue(Part::Sfp, 7), queue(Part::X540, 128 + 5)), (1, 4, 2));
+        assert_eq!(queue(Part::Sfp, 3), 0);
+        // Only an X550 has more entries, and more bits in them.
+        assert_eq!((queue(Part::X550, 511), queue(Part::X550, 128), queue(Part::X550, 512 + 4)), (0x3e, 0, 1));
+        assert_eq!(queue(Part::Sfp, 511), 0);
     }
 }

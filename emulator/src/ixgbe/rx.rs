@@ -34,10 +34,9 @@ impl Model {
     /// Takes frames from the wire into the packet buffer, and from there into host memory.
     pub(super) fn step_rx(&mut self) -> bool {
         let mut busy = self.take_from_wire();
-        if !self.may_start_dma() {
-            return busy;
-        }
-        while let Some(frame) = self.packet_buffer.pop_front() {
+        while self.may_start_dma()
+            && let Some(frame) = self.packet_buffer.pop_front()
+        {
             match self.deliver(&frame) {
                 Delivery::Done => {
                     self.packet_buffer_bytes -= frame.len();
@@ -50,6 +49,7 @@ impl Model {
                 }
             }
         }
+        self.watch_packet_buffer();
         busy
     }
 
@@ -95,7 +95,7 @@ impl Model {
             self.regs.add(regs::ROC, 1);
             return false;
         }
-        if !self.address_matches(frame) || !self.vlan_matches(frame) {
+        if self.take_mac_control(frame) || !self.address_matches(frame) || !self.vlan_matches(frame) {
             return false;
         }
         self.count_rx(frame);
@@ -143,17 +143,23 @@ impl Model {
     }
 
     fn vlan_matches(&self, frame: &[u8]) -> bool {
-        if !self.regs.has(regs::VLNCTRL, regs::VLNCTRL_VFE) || !self.is_tagged(frame) {
+        let control = self.regs.get(regs::VLNCTRL);
+        if control & regs::VLNCTRL_VFE == 0 || !self.is_tagged(frame) {
             return true;
         }
-        let id = u32::from(u16::from_be_bytes([frame[14], frame[15]]) & 0xfff);
+        let tag = u32::from(u16::from_be_bytes([frame[14], frame[15]]));
+        let canonical = (tag >> 12 & 1 == 1) == (control & regs::VLNCTRL_CFI != 0);
+        if control & regs::VLNCTRL_CFIEN != 0 && !canonical {
+            return false;
+        }
+        let id = tag & 0xfff;
         self.regs.get(regs::VFTA + 4 * (id >> 5)) >> (id & 31) & 1 == 1
     }
 
     fn deliver(&mut self, frame: &[u8]) -> Delivery {
         let parsed = headers::parse(frame);
         let hash = rss::hash(&self.regs, frame, parsed.as_ref());
-        let q = usize::from(hash.map_or(0, |hash| rss::queue(&self.regs, hash.value)));
+        let q = usize::from(hash.map_or(0, |hash| rss::queue(&self.regs, self.part, hash.value)));
         let page = regs::RX_PAGE + 0x40 * q as u32;
         let vme = self.pages.get(page + regs::rx::RXDCTL) & regs::RXDCTL_VME != 0;
         let strip = vme && self.is_tagged(frame);
@@ -166,9 +172,7 @@ impl Model {
                 return Delivery::Blocked;
             }
             _ => {
-                self.bus.counters.rx_dropped += 1;
-                self.pages.add(regs::QPRDC + 0x40 * (q as u32 % 16), 1);
-                self.regs.add(regs::RNBC, 1);
+                self.count_rx_dropped(q);
                 return Delivery::Done;
             }
         }
@@ -188,7 +192,10 @@ impl Model {
 
     /// Whether the queue has descriptors for `len` bytes; `None` when it takes no frames at all.
     fn room(&mut self, q: usize, page: u32, srrctl: u32, size: usize, len: usize) -> Option<bool> {
-        if self.rx[q].state != State::On {
+        let rxdctl = self.pages.get(page + regs::rx::RXDCTL);
+        let limited = self.part.is_copper() && rxdctl & regs::RXDCTL_RLPML_EN != 0;
+        let too_long = limited && len > (rxdctl & regs::RXDCTL_RLPML) as usize;
+        if self.rx[q].state != State::On || too_long {
             return None;
         }
         let tail = self.pages.get(page + regs::rx::RDT);
@@ -255,6 +262,7 @@ impl Model {
     /// A queue that met something it cannot do takes no more frames until it is disabled.
     pub(super) fn halt_rx(&mut self, q: usize, reason: &'static str) {
         self.rx[q].state = State::Halted;
+        self.block_malicious(regs::WQBR_RX, q);
         self.note_halt(format!("RX queue {q}: {reason}"), reason);
     }
 }

@@ -12,8 +12,16 @@ fn class(len: usize) -> u32 {
 impl Model {
     /// A frame leaves queue `q`; `frame` has no check sequence yet.
     pub(super) fn count_tx(&mut self, q: usize, frame: &[u8]) {
-        let len = frame.len() + 4;
         self.bus.counters.frames_sent += 1;
+        self.count_tx_port(frame);
+        let set = self.counter_set(regs::TQSM, q);
+        self.pages.add(regs::QPTC + 0x40 * set, 1);
+        self.regs.add_u64(regs::QBTC + 8 * set, frame.len() as u64 + 4);
+    }
+
+    /// A frame leaves the port, be it a queue's or a PAUSE frame.
+    pub(super) fn count_tx_port(&mut self, frame: &[u8]) {
+        let len = frame.len() + 4;
         self.regs.add(regs::GPTC, 1);
         self.regs.add(regs::TPT, 1);
         self.regs.add_u64(regs::GOTC, len as u64);
@@ -23,9 +31,6 @@ impl Model {
             [first, ..] if first & 1 == 1 => self.regs.add(regs::MPTC, 1),
             _ => {}
         }
-        let set = self.counter_set(0x8600, q);
-        self.pages.add(regs::QPTC + 0x40 * set, 1);
-        self.regs.add_u64(regs::QBTC + 8 * set, len as u64);
     }
 
     /// A good frame passed the filters.
@@ -43,13 +48,21 @@ impl Model {
 
     /// A frame of `len` bytes went into queue `q`'s buffers.
     pub(super) fn count_rx_queue(&mut self, q: usize, len: usize) {
-        let set = self.counter_set(0x2300, q);
+        let set = self.counter_set(regs::RQSMR, q);
         self.pages.add(regs::QPRC + 0x40 * set, 1);
         let low = regs::QBRC + 0x40 * set;
         let bytes = u64::from(self.pages.get(low + 4)) << 32 | u64::from(self.pages.get(low));
         let bytes = bytes.saturating_add(len as u64 + 4);
         self.pages.set(low, bytes as u32);
         self.pages.set(low + 4, (bytes >> 32) as u32);
+    }
+
+    /// A frame was for queue `q`, which had no room.
+    pub(super) fn count_rx_dropped(&mut self, q: usize) {
+        self.bus.counters.rx_dropped += 1;
+        let set = self.counter_set(regs::RQSMR, q);
+        self.pages.add(regs::QPRDC + 0x40 * set, 1);
+        self.regs.add(regs::RNBC, 1);
     }
 
     /// Which of the 16 counter sets the map (RQSMR or TQSM) names for a queue: a byte each, four to a register.

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use super::desc::{self, Command, Context, Data, TxDescriptor};
 use super::offload::{self, FlagMasks, LONGEST_FRAME, LONGEST_TSO};
+use super::write_back::WriteBack;
 use super::{Model, Ring, State, regs};
 use crate::packet::Packet;
 
@@ -35,9 +36,11 @@ pub(super) struct TxQueue {
     gather: Vec<(u64, Data)>,
     pub(super) in_flight: VecDeque<InFlight>,
     /// Descriptors done and not yet written back (WTHRESH), with their words.
-    batch: Vec<(u64, u32)>,
+    pub(super) batch: Vec<(u64, u32)>,
+    /// What is written back later than it should ([`Faults::write_back_delay`](super::Faults::write_back_delay)).
+    pub(super) late: VecDeque<(Duration, WriteBack)>,
     /// Counts the starts, so that a frame of an earlier life is known.
-    life: u32,
+    pub(super) life: u32,
 }
 
 /// A frame whose checksums are computed and whose bytes will be read once more.
@@ -47,10 +50,10 @@ pub(super) struct InFlight {
     packets: Vec<Packet>,
     vlan: Option<u16>,
     /// Ring index after the frame.
-    end: u32,
+    pub(super) end: u32,
     /// Address, status word and RS of each data descriptor.
-    descriptors: Vec<(u64, u32, bool)>,
-    life: u32,
+    pub(super) descriptors: Vec<(u64, u32, bool)>,
+    pub(super) life: u32,
 }
 
 impl TxQueue {
@@ -62,7 +65,18 @@ impl TxQueue {
         self.contexts = [None; 2];
         self.gather.clear();
         self.batch.clear();
+        self.late.clear();
         self.life = self.life.wrapping_add(1);
+    }
+
+    /// Whether the device will reach host memory again for what was posted.
+    pub(super) fn is_pending(&self) -> bool {
+        !self.in_flight.is_empty() || !self.late.is_empty()
+    }
+
+    /// Whether there is nothing to do, and nothing will come.
+    fn is_idle(&self) -> bool {
+        self.state == State::Off && !self.is_pending()
     }
 
     /// Whether something was fetched and not completed, or waits for its write-back.
@@ -81,7 +95,7 @@ impl Model {
     pub(super) fn step_tx(&mut self, now: Duration) -> bool {
         let mut busy = false;
         for q in 0..self.tx.len() {
-            if self.tx[q].state == State::Off && self.tx[q].in_flight.is_empty() {
+            if self.tx[q].is_idle() || self.is_hung(q) {
                 continue;
             }
             busy |= self.send_due(q, now);
@@ -90,6 +104,7 @@ impl Model {
                 busy |= self.send_due(q, now);
             }
             self.flush_write_back(q);
+            busy |= self.write_late(q);
         }
         busy
     }
@@ -216,7 +231,10 @@ impl Model {
     /// Second pass for every frame that is due, in order.
     fn send_due(&mut self, q: usize, now: Duration) -> bool {
         let mut busy = false;
-        while self.may_finish_tx() && self.tx[q].in_flight.front().is_some_and(|frame| frame.due <= now) {
+        while self.may_finish_tx()
+            && !self.is_paused()
+            && self.tx[q].in_flight.front().is_some_and(|frame| frame.due <= now)
+        {
             let Some(frame) = self.tx[q].in_flight.pop_front() else { break };
             busy = true;
             let mut bytes = std::mem::take(&mut self.scratch);
@@ -251,82 +269,10 @@ impl Model {
         self.out = frame;
     }
 
-    /// Reports a frame whose bytes were fetched for the last time.
-    fn complete(&mut self, q: usize, frame: &InFlight) {
-        if frame.life != self.tx[q].life {
-            return;
-        }
-        self.tx[q].head = frame.end;
-        self.show_tx_head(q);
-        let wthresh = self.wthresh(q);
-        let page = regs::TX_PAGE + 0x40 * q as u32;
-        let write_back = self.pages.get(page + regs::tx::TDWBAL);
-        let reported = frame.descriptors.iter().any(|(_, _, report)| *report);
-        if write_back & 1 != 0 {
-            if reported {
-                self.write_head(q, write_back);
-            }
-        } else {
-            let chosen = frame.descriptors.iter().filter(|(_, _, report)| *report || wthresh > 0);
-            self.tx[q].batch.extend(chosen.map(|(at, status, _)| (*at, *status)));
-        }
-        if self.tx[q].batch.len() >= wthresh.max(1) {
-            self.flush_write_back(q);
-        }
-        if reported {
-            self.queue_event(true, q);
-        }
-    }
-
-    /// Head write-back: the head index as one word, instead of done bits.
-    fn write_head(&mut self, q: usize, low: u32) {
-        let page = regs::TX_PAGE + 0x40 * q as u32;
-        let address = u64::from(self.pages.get(page + regs::tx::TDWBAH)) << 32 | u64::from(low & !3);
-        if self.pages.get(page + regs::tx::DCA_TXCTRL) & regs::DCA_TXCTRL_WB_RELAXED != 0 {
-            self.complain("head write-back with relaxed ordering (DCA_TXCTRL b11): the head may go backwards");
-        }
-        if self.wthresh(q) != 0 {
-            self.complain("head write-back with WTHRESH other than 0");
-        }
-        if !address.is_multiple_of(16) {
-            return self.halt_tx(q, "head write-back address is not 16-byte aligned");
-        }
-        if self.bus.store_u32(address, self.tx[q].head).is_err() {
-            self.halt_tx(q, "bus fault while writing the head back");
-        }
-    }
-
-    /// Sets DD in the status word of every descriptor that waits for it; the address word is left alone.
-    fn flush_write_back(&mut self, q: usize) {
-        if self.tx[q].batch.is_empty() || !self.bus.open {
-            return;
-        }
-        let mut batch = std::mem::take(&mut self.tx[q].batch);
-        for (address, status) in batch.drain(..) {
-            if self.bus.store_u32(address + desc::TX_STATUS, status | desc::TX_DD).is_err() {
-                self.halt_tx(q, "bus fault while writing a descriptor back");
-                break;
-            }
-        }
-        batch.clear();
-        self.tx[q].batch = batch;
-    }
-
-    fn show_tx_head(&mut self, q: usize) {
-        let queue = &mut self.tx[q];
-        let shown = std::mem::replace(&mut queue.shown, queue.head);
-        if shown != queue.head {
-            self.pages.replace(regs::TX_PAGE + 0x40 * q as u32 + regs::tx::TDH, shown, queue.head);
-        }
-    }
-
-    fn wthresh(&self, q: usize) -> usize {
-        (self.pages.get(regs::TX_PAGE + 0x40 * q as u32 + regs::tx::TXDCTL) >> 16) as usize & 0x7f
-    }
-
     /// A queue that met something it cannot do stands still until it is disabled, as hardware does.
     pub(super) fn halt_tx(&mut self, q: usize, reason: &'static str) {
         self.tx[q].state = State::Halted;
+        self.block_malicious(regs::WQBR_TX, q);
         self.tx[q].gather.clear();
         self.note_halt(format!("TX queue {q}: {reason}"), reason);
     }

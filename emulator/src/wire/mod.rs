@@ -5,6 +5,7 @@ mod lossy;
 mod pcap;
 mod sink;
 mod tap;
+mod vlan;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ pub use lossy::Lossy;
 pub use pcap::Pcap;
 pub use sink::{Sink, SinkReport};
 pub use tap::Tap;
+pub use vlan::Vlan;
 
 /// Frames without preamble and frame check sequence go in and come out; neither call waits.
 pub trait Wire: Send {
@@ -37,7 +39,7 @@ pub const QUEUE: usize = 4096;
 #[non_exhaustive]
 pub enum Error {
     /// Not the name of a wire.
-    #[error("wire: '{0}' is none; use loopback, sink, tap:NAME or pcap:PATH")]
+    #[error("wire: '{0}' is none; use loopback, sink, tap:NAME, pcap:PATH or vlan:ID:WIRE")]
     Unknown(String),
     /// The machine has no TAP device.
     #[error("wire: there is no /dev/net/tun; load the module (modprobe tun), or give the container that device")]
@@ -77,7 +79,8 @@ pub enum Error {
     },
 }
 
-/// Makes the wire that a text names: `loopback`, `sink`, `tap:NAME` or `pcap:PATH`.
+/// Makes the wire that a text names: `loopback`, `sink`, `tap:NAME`, `pcap:PATH`, or `vlan:ID:WIRE`, which is a
+/// switch's access port in front of another.
 ///
 /// # Errors
 /// [`enum@Error`], with what to do.
@@ -87,6 +90,10 @@ pub fn parse(text: &str) -> Result<Box<dyn Wire>, Error> {
         None if text == "sink" => Ok(Box::new(Sink::new())),
         Some(("tap", name)) => Ok(Box::new(Tap::open(name)?)),
         Some(("pcap", path)) if !path.is_empty() => Ok(Box::new(Pcap::create(Path::new(path))?)),
+        Some(("vlan", rest)) => match rest.split_once(':').map(|(id, far)| (id.parse(), far)) {
+            Some((Ok(id @ 1..=4094), far)) => Ok(Box::new(Vlan::new(parse(far)?, id))),
+            _ => Err(Error::Unknown(text.to_owned())),
+        },
         _ => Err(Error::Unknown(text.to_owned())),
     }
 }
@@ -101,7 +108,8 @@ mod tests {
         assert!(parse("sink").is_ok());
         let folder = tempfile::tempdir().unwrap();
         assert!(parse(&format!("pcap:{}", folder.path().join("a.pcap").display())).is_ok());
-        for wrong in ["", "loop", "pcap:", "loopback:", "udp:1"] {
+        assert!(parse("vlan:5:loopback").is_ok());
+        for wrong in ["", "loop", "pcap:", "loopback:", "udp:1", "vlan:5", "vlan:0:sink", "vlan:4095:sink", "vlan:5:"] {
             assert!(matches!(parse(wrong), Err(Error::Unknown(_))), "{wrong}");
         }
         assert!(matches!(parse("tap:"), Err(Error::TapName(_))));

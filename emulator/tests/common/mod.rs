@@ -143,6 +143,11 @@ impl Rig {
         self.tail = 0;
     }
 
+    /// No descriptor of the TX ring says done.
+    pub fn clear_tx(&self) {
+        (0..RING as usize).for_each(|i| self.memory.word64(TX_RING + 16 * i + 8).store(0, Ordering::Release));
+    }
+
     pub fn ring_bell(&self) {
         self.write(TDT, self.tail);
     }

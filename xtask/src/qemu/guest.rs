@@ -165,8 +165,11 @@ pub fn initramfs(tree: &Path, kernel: &Kernel, programs: &Programs, scenario: &s
     let modules = root.join("modules");
     let stock = kernel.modules(&["ixgbe"], &modules)?.join(" ");
     let virtio = kernel.modules(&["virtio_net"], &modules)?.join(" ");
+    let vlan = kernel.modules(&["8021q"], &modules)?.join(" ");
     let vfio = kernel.modules(&["vfio_iommu_type1", "vfio_pci"], &modules)?.join(" ");
-    let scenario = format!("STOCK_MODULES='{stock}'\nVIRTIO_MODULES='{virtio}'\nVFIO_MODULES='{vfio}'\n{scenario}");
+    let scenario = format!(
+        "STOCK_MODULES='{stock}'\nVLAN_MODULES='{vlan}'\nVIRTIO_MODULES='{virtio}'\nVFIO_MODULES='{vfio}'\n{scenario}"
+    );
     fs::write(root.join("scenario.sh"), scenario).map_err(error)?;
     fs::write(root.join("init"), INIT).map_err(error)?;
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);

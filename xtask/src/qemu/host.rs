@@ -15,15 +15,20 @@ pub(super) struct Wire {
     pub(super) tap: &'static str,
     here: Ipv4Addr,
     guest: Ipv4Addr,
+    /// Bytes of each frame that the NIC counts and this end does not see: check sequence, tag.
+    unseen: u64,
 }
 
 /// Wire `number`: the host is 10.77.NUMBER.1, the guest 10.77.NUMBER.2.
 const fn wire(tap: &'static str, number: u8) -> Wire {
-    Wire { tap, here: Ipv4Addr::new(10, 77, number, 1), guest: Ipv4Addr::new(10, 77, number, 2) }
+    Wire { tap, here: Ipv4Addr::new(10, 77, number, 1), guest: Ipv4Addr::new(10, 77, number, 2), unseen: 4 }
 }
 
 /// The wire of `ixgbe.ko`.
 pub(super) const IXGBE: Wire = wire("wire0", 0);
+/// The wires of `ixgbe.ko` on the parts of the family: X540, X550, 82599 SFP+, and one whose frames are tagged.
+pub(super) const FAMILY: [Wire; 4] =
+    [wire("wire5", 5), wire("wire6", 6), wire("wire7", 7), Wire { unseen: 8, ..wire("wire8", 8) }];
 /// The wires of `virtio_net.ko`, one for each kind of ring.
 pub(super) const VIRTIO: [Wire; 4] = [wire("wire1", 1), wire("wire2", 2), wire("wire3", 3), wire("wire4", 4)];
 
@@ -92,12 +97,12 @@ impl Host {
                 true
             }
             ("counts-look", _) => {
-                self.look = counts(stage).ok();
+                self.look = counts(stage, self.wire.tap).ok();
                 true
             }
             ("counts-begin", _) => self.quiet(stage, |host, _, counts| host.begin = Some(counts)),
             ("counts-end", _) => self.quiet(stage, |host, stage, end| {
-                stage.check("ethtool -S agrees with the wire", compare(host.begin, end));
+                stage.check("ethtool -S agrees with the wire", compare(host.begin, end, host.wire.unseen));
                 stage.check("ethtool -S counts no error", errors(stage));
                 stage.check("the host's stack found no wrong checksum", host_checksums());
             }),
@@ -111,7 +116,7 @@ impl Host {
     /// Lets `then` have the counts, if they are what they were a moment ago at both ends: a frame between the looks at the
     /// two ends would be missing at one.
     fn quiet(&mut self, stage: &mut Stage<'_>, then: impl FnOnce(&mut Self, &mut Stage<'_>, Counts)) -> bool {
-        match counts(stage) {
+        match counts(stage, self.wire.tap) {
             Ok(now) if self.look == Some(now) => {
                 self.restless = 0;
                 then(self, stage, now);
@@ -151,11 +156,11 @@ impl Host {
     }
 }
 
-fn counts(stage: &Stage<'_>) -> Result<Counts, String> {
+fn counts(stage: &Stage<'_>, interface: &str) -> Result<Counts, String> {
     let tap = |name: &str| {
         let path = "/proc/net/dev";
         let text = fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
-        let line = text.lines().find_map(|line| line.trim().strip_prefix(&format!("{}:", IXGBE.tap)));
+        let line = text.lines().find_map(|line| line.trim().strip_prefix(&format!("{interface}:")));
         let fields: Vec<&str> = line.unwrap_or_default().split_whitespace().collect();
         let at = match name {
             "rx_bytes" => 0,
@@ -165,7 +170,7 @@ fn counts(stage: &Stage<'_>) -> Result<Counts, String> {
         fields
             .get(at)
             .and_then(|field| field.parse().ok())
-            .ok_or_else(|| format!("{path} does not count {name} of {}", IXGBE.tap))
+            .ok_or_else(|| format!("{path} does not count {name} of {interface}"))
     };
     Ok(Counts {
         tap_rx: tap("rx_packets")?,
@@ -184,13 +189,12 @@ fn errors(stage: &Stage<'_>) -> Result<String, String> {
     if counts.iter().all(|count| *count == 0) { Ok(String::new()) } else { Err(format!("{keys:?} are {counts:?}")) }
 }
 
-fn compare(begin: Option<Counts>, end: Counts) -> Result<String, String> {
+fn compare(begin: Option<Counts>, end: Counts, unseen: u64) -> Result<String, String> {
     let begin = begin.ok_or("there was no count at the beginning")?;
     let (to_host, from_nic) = (end.tap_rx.wrapping_sub(begin.tap_rx), end.nic_tx.wrapping_sub(begin.nic_tx));
     let (from_host, to_nic) = (end.tap_tx.wrapping_sub(begin.tap_tx), end.nic_rx.wrapping_sub(begin.nic_rx));
-    // The NIC counts the four bytes of check sequence of each frame, TAP never sees them.
     let (wire, nic) = (
-        end.tap_rx_bytes.wrapping_sub(begin.tap_rx_bytes).wrapping_add(4 * to_host),
+        end.tap_rx_bytes.wrapping_sub(begin.tap_rx_bytes).wrapping_add(unseen * to_host),
         end.nic_tx_bytes.wrapping_sub(begin.nic_tx_bytes),
     );
     if (to_host, from_host, wire) == (from_nic, to_nic, nic) && to_host > 0 && from_host > 0 {

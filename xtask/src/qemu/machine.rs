@@ -136,6 +136,8 @@ pub struct Boot<'a> {
     /// Socket of each device model, and its slot on the guest's bus.
     pub devices: &'a [(PathBuf, u8)],
     pub iommu: bool,
+    /// A driver asks for as many queues as there are processors.
+    pub processors: u8,
     pub console: Console<'a>,
 }
 
@@ -149,7 +151,7 @@ impl Boot<'_> {
             .args(["-nodefaults", "-no-user-config", "-display", "none", "-monitor", "none", "-no-reboot"])
             // KVM inside of a virtual machine is not to be had everywhere and is not sound everywhere: the proof must not
             // depend on it.
-            .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2"])
+            .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", &self.processors.to_string()])
             .args(["-machine", "q35,memory-backend=ram"])
             .args(["-object", "memory-backend-memfd,id=ram,size=1G,share=on", "-m", "1G"])
             .arg("-kernel")

@@ -16,6 +16,7 @@
 mod apt;
 mod guest;
 mod host;
+mod ixgbe;
 mod machine;
 mod report;
 mod scenario;
@@ -162,7 +163,8 @@ const NAMESPACE: &str = "STILLWIRE_NAMESPACE";
 /// A scenario.
 type Prove = fn(&Bench, &mut Results) -> Result<(), String>;
 /// What needs a network of our own.
-const STOCK: [(&str, Prove); 2] = [("stock driver", scenario::stock), ("stock virtio driver", scenario::virtio)];
+const STOCK: [(&str, Prove); 3] =
+    [("stock driver", scenario::stock), (ixgbe::FAMILY, ixgbe::family), ("stock virtio driver", scenario::virtio)];
 
 fn prove(target: &Path, cache: &Path, flags: &Flags) -> Result<ExitCode, Trouble> {
     let installed = Qemu::installed().map_err(Trouble::Failed)?;

@@ -52,13 +52,13 @@ impl Results {
 /// One boot: its guest's results, and what the host does for it.
 pub(super) struct Stage<'a> {
     name: &'static str,
-    results: &'a mut Results,
+    pub(super) results: &'a mut Results,
     facts: HashMap<String, String>,
     warnings: Vec<String>,
 }
 
 impl<'a> Stage<'a> {
-    fn new(name: &'static str, results: &'a mut Results) -> Self {
+    pub(super) fn new(name: &'static str, results: &'a mut Results) -> Self {
         Self { name, results, facts: HashMap::new(), warnings: Vec::new() }
     }
 
@@ -92,7 +92,7 @@ impl<'a> Stage<'a> {
     }
 
     /// The guest kernel's warnings, but for those that have a reason.
-    fn judge_warnings(&mut self) {
+    pub(super) fn judge_warnings(&mut self) {
         let expected = |line: &&String| EXPECTED_WARNINGS.iter().any(|(text, _)| line.contains(text));
         let odd: Vec<String> = self.warnings.iter().filter(|line| !expected(line)).cloned().collect();
         let outcome = if odd.is_empty() { Ok(String::new()) } else { Err(odd.join("\n    ")) };
@@ -116,7 +116,8 @@ const EXPECTED_WARNINGS: &[(&str, &str)] = &[
 ];
 
 /// Counters of the model that must not move, whoever drives it.
-const NEVER: [&str; 5] = ["bus_faults", "bad_descriptors", "gated", "odd_accesses", "payload_len_mismatches"];
+pub(super) const NEVER: [&str; 5] =
+    ["bus_faults", "bad_descriptors", "gated", "odd_accesses", "payload_len_mismatches"];
 
 /// The guest's own `ixgbe.ko`, and the host's network stack (in this process' network namespace) at the other end.
 ///
@@ -245,7 +246,7 @@ fn judge(stage: &mut Stage<'_>, name: &str, report: Report) -> Result<(), String
     Ok(())
 }
 
-fn wordless(outcome: Result<(), String>) -> Result<String, String> {
+pub(super) fn wordless(outcome: Result<(), String>) -> Result<String, String> {
     outcome.map(|()| String::new())
 }
 
@@ -283,20 +284,44 @@ pub fn shell(bench: &Bench) -> Result<(), String> {
     let initramfs = bench.folder.join("shell.cpio");
     guest::initramfs(&bench.tree, &bench.kernel, &bench.programs, include_str!("../../guest/shell.sh"), &initramfs)?;
     let (kernel, console) = (bench.kernel.image(), Console::Terminal);
-    let boot =
-        Boot { qemu: &bench.qemu, kernel: &kernel, initramfs: &initramfs, devices: &devices, iommu: true, console };
+    let boot = Boot {
+        qemu: &bench.qemu,
+        kernel: &kernel,
+        initramfs: &initramfs,
+        devices: &devices,
+        iommu: true,
+        processors: PROCESSORS,
+        console,
+    };
     boot.run_here()
 }
 
 /// The backplane part: stock drivers bring it up without an SFP module.
 const STOCK_ID: &str = "10f7";
+/// Processors of a guest.
+const PROCESSORS: u8 = 2;
 /// Frames that came out of the slow device.
 const CAPTURE: &str = "slow.pcap";
 
 /// Does what the guest asks for; false when the guest is to ask again.
-type Act<'a> = &'a mut dyn FnMut(&mut Stage<'_>, &str) -> bool;
+pub(super) type Act<'a> = &'a mut dyn FnMut(&mut Stage<'_>, &str) -> bool;
 
-fn boot(
+pub(super) fn boot(
+    bench: &Bench,
+    name: &str,
+    scenario: &str,
+    devices: &[(PathBuf, u8)],
+    iommu: bool,
+    stage: &mut Stage<'_>,
+    act: Act<'_>,
+) -> Result<(), String> {
+    boot_with(PROCESSORS, bench, name, scenario, devices, iommu, stage, act)
+}
+
+/// The same on so many processors.
+#[allow(clippy::too_many_arguments)]
+pub(super) fn boot_with(
+    processors: u8,
     bench: &Bench,
     name: &str,
     scenario: &str,
@@ -316,6 +341,7 @@ fn boot(
         initramfs: &initramfs,
         devices,
         iommu,
+        processors,
         console: Console::File(&console),
     };
     let outcome = boot.run(bench.deadline, &mut |line| stage.line(line, act));
@@ -323,12 +349,12 @@ fn boot(
     outcome
 }
 
-fn complaints(report: &Report) -> Result<String, String> {
+pub(super) fn complaints(report: &Report) -> Result<String, String> {
     let odd: Vec<&str> = report.complaints.iter().map(String::as_str).collect();
     if odd.is_empty() { Ok(String::new()) } else { Err(odd.join("\n    ")) }
 }
 
-fn some(count: u64, of_what: &str) -> Result<String, String> {
+pub(super) fn some(count: u64, of_what: &str) -> Result<String, String> {
     if count > 0 { Ok(format!("{of_what}: {count}")) } else { Err(format!("{of_what}: none")) }
 }
 

@@ -125,6 +125,12 @@ impl<M: Faulty> Scripted<M> {
         self.link_back.is_some() || self.stuck_at.is_some()
     }
 
+    fn is_bus_master(&mut self) -> bool {
+        let mut command = [0; 2];
+        self.model.config_read(4, &mut command);
+        command[0] & 4 != 0
+    }
+
     /// Ends what is over and begins what is due.
     fn follow_script(&mut self, now: Duration) {
         let Counters { frames_sent, resets, .. } = self.model.counters();
@@ -140,7 +146,11 @@ impl<M: Faulty> Scripted<M> {
         let is_due = |fault: &Fault| match *fault {
             Fault::LinkDown { frames, .. } | Fault::Stuck { frames } => frames <= frames_sent,
         };
-        let Some(due) = self.script.iter().position(is_due).filter(|_| !self.is_faulty()) else { return };
+        let Some(due) = self.script.iter().position(is_due) else { return };
+        // Nor does one begin while a driver is busy with resets.
+        if self.is_faulty() || !self.is_bus_master() {
+            return;
+        }
         match self.script.remove(due) {
             Fault::LinkDown { time, .. } => {
                 self.link_back = Some(now + time);
@@ -248,6 +258,8 @@ mod tests {
         let model = ixgbe::Model::new(ixgbe::Config::default(), Box::new(crate::wire::Loopback::new()));
         let down = Fault::LinkDown { frames: 0, time: Duration::from_millis(20) };
         let mut model = Scripted::new(model, vec![Fault::Stuck { frames: 1 }, down, Fault::Stuck { frames: 0 }]);
+        assert!(!follow(&mut model, 99).link_down, "no driver has switched it on");
+        model.config_write(4, &[6, 0]);
         for at in [100, 119] {
             assert!(follow(&mut model, at).link_down && model.is_faulty());
         }

@@ -35,7 +35,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<()> {
     let name: DeviceName = arguments.device.parse()?;
-    let emulated = Emulated { wire: "loopback".into(), transmit_delay: Duration::ZERO };
+    let emulated = Emulated { wire: "loopback".into(), transmit_delay: Duration::ZERO, faults: Vec::new() };
     let device = name.open(&emulated)?;
     let identity = device.function.identity()?;
     let nic = Nic::open(device.function.clone(), Config::default())?;

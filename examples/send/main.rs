@@ -13,13 +13,13 @@ use std::time::Duration;
 
 use clap::Parser;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
-use stillwire_driver::Config;
+use stillwire_driver::{Config, Statistics};
 use stillwire_examples::packet::Endpoint;
 use stillwire_examples::report::{Pauses, Report};
 use stillwire_examples::scribble::Scribblers;
 use stillwire_examples::sending::{Loopback, Options, Totals, send};
 use stillwire_examples::source::Source;
-use stillwire_examples::station::Station;
+use stillwire_examples::station::{Patience, Station};
 use stillwire_examples::{Error, Result};
 use stillwire_filecache::{Cache, DirectConfig, DirectFile, Stats};
 
@@ -51,7 +51,8 @@ fn run(arguments: Arguments) -> Result<Report> {
     let _door = door.transpose()?;
     let device = plan.device.open(&plan.emulated)?;
     let config = Config { max_frame: plan.max_frame, promiscuous: plan.loopback, ..Config::default() };
-    let mut station = Station::open(device, plan.from, config, plan.loopback)?;
+    let patience = Patience { hang_after: plan.hang_after, link: plan.give_up };
+    let mut station = Station::open(device, plan.from, config, plan.loopback, patience)?;
     if let Some(cache) = &cache {
         cache.attach_to(station.function().iommu())?;
     }
@@ -92,7 +93,7 @@ fn run(arguments: Arguments) -> Result<Report> {
     let sent = sent?;
     let stores = scribblers.map(Scribblers::stop);
     let stats = cache.as_ref().map(Cache::stats).unwrap_or_default();
-    let report = report(&plan, sent, &stats, source.breaks());
+    let report = report(&plan, sent, &stats, source.breaks(), frames);
     summarize(&plan, &report, stores, frames.rx_missed);
     Ok(report)
 }
@@ -150,7 +151,7 @@ fn announce(plan: &Plan, station: &Station, source: &Source) {
     }
 }
 
-fn report(plan: &Plan, totals: Totals, stats: &Stats, breaks: u64) -> Report {
+fn report(plan: &Plan, totals: Totals, stats: &Stats, breaks: u64, nic: Statistics) -> Report {
     let us = |time: Duration| time.as_secs_f64() * 1e6;
     Report {
         device: plan.device.to_string(),
@@ -166,6 +167,9 @@ fn report(plan: &Plan, totals: Totals, stats: &Stats, breaks: u64) -> Report {
         breaks,
         writer_pauses: stats.writer_pauses,
         writer_pause_us: Pauses { p50: us(stats.pause_p50), p99: us(stats.pause_p99), max: us(stats.pause_max) },
+        resets: nic.resets,
+        link_losses: nic.link_losses,
+        not_sent: totals.not_sent,
         verified: totals.verified,
     }
 }
@@ -183,6 +187,14 @@ fn summarize(plan: &Plan, report: &Report, stores: Option<u64>, missed: u64) {
         report.torn,
         report.resent,
     );
+    if report.resets + report.link_losses > 0 {
+        println!(
+            "the link was lost {} times, and the NIC reset {} times; {} came back from it and went out again",
+            report.link_losses,
+            report.resets,
+            HumanBytes(report.not_sent)
+        );
+    }
     match plan.direct {
         true => println!("a writer came {} times, and the sender stepped back", report.breaks),
         false => println!(

@@ -49,6 +49,13 @@ pub struct Arguments {
     /// Give up on a receiver that is silent for so long.
     #[arg(long, default_value_t = 10.0, value_name = "SECONDS")]
     give_up: f64,
+    /// Reset a NIC that has work and link and has completed nothing for so long [default: 5]
+    #[arg(long, value_name = "SECONDS")]
+    hang_after: Option<f64>,
+    /// Let something go wrong with the emulated NIC, once it has sent so many frames: link-down@FRAMES:SECONDS, or
+    /// stuck@FRAMES (it completes nothing until it is reset). May be given several times.
+    #[arg(long, value_name = "FAULT")]
+    fault: Vec<String>,
     /// Let writers store into the pages all the while: those of a private copy of the file, in the folder for temporary
     /// files (TMPDIR). The file itself is never written.
     #[arg(long)]
@@ -97,6 +104,7 @@ pub struct Plan {
     pub rate: Option<f64>,
     pub seconds: Option<f64>,
     pub give_up: Duration,
+    pub hang_after: Duration,
     pub scribble: bool,
     pub serve: Option<PathBuf>,
     pub unheld: bool,
@@ -126,6 +134,10 @@ impl Arguments {
         if self.wire.is_some() && !emulated {
             return usage(format!("--wire goes with an emulated device; {device} has a wire of its own"));
         }
+        if !self.fault.is_empty() && !emulated {
+            return usage(format!("--fault goes with an emulated device; {device} has faults of its own"));
+        }
+        let faults = self.fault.iter().map(|fault| Ok(fault.parse()?)).collect::<Result<_>>()?;
         let wire = self.wire.unwrap_or_else(|| "loopback".to_owned());
         // Without a receiver named, the far end is this NIC itself.
         let comes_back = wire == "loopback" || wire.starts_with("pcap:");
@@ -158,10 +170,14 @@ impl Arguments {
                 self.mtu
             ));
         }
-        for (flag, value) in [("--rate", self.rate), ("--seconds", self.seconds), ("--give-up", Some(self.give_up))] {
+        let times = [("--seconds", self.seconds), ("--give-up", Some(self.give_up)), ("--hang-after", self.hang_after)];
+        for (flag, value) in [("--rate", self.rate)].into_iter().chain(times) {
             if value.is_some_and(|value| !(value.is_finite() && value > 0.0 && value < 1e6)) {
                 return usage(format!("{flag} {}: a number above 0 would do", value.unwrap_or_default()));
             }
+        }
+        if self.hang_after.is_some_and(|hang| hang >= self.give_up) {
+            return usage("--hang-after must be below --give-up, or the receiver is given up first".into());
         }
         let cached = self.scribble || self.unheld || self.huge || self.cache.is_some() || self.serve.is_some();
         if self.direct && cached {
@@ -176,7 +192,7 @@ impl Arguments {
             file: if self.scribble { private_copy(&file)? } else { file.clone() },
             name: file,
             device,
-            emulated: Emulated { wire, transmit_delay: Duration::from_micros(delay) },
+            emulated: Emulated { wire, transmit_delay: Duration::from_micros(delay), faults },
             loopback,
             from,
             to,
@@ -186,6 +202,7 @@ impl Arguments {
             rate: self.rate,
             seconds: self.seconds,
             give_up: Duration::from_secs_f64(self.give_up),
+            hang_after: self.hang_after.map_or(HANG_AFTER, Duration::from_secs_f64),
             scribble: self.scribble,
             serve: self.serve,
             unheld: self.unheld,
@@ -227,5 +244,7 @@ fn parse_mac(text: &str) -> Result<Mac> {
     mac.map(Mac).ok_or_else(|| Error::Usage(format!("--to-mac {text}: write it as 52:54:00:12:34:56")))
 }
 
+/// Time without a completion after which a NIC with work hangs, unless another is given.
+const HANG_AFTER: Duration = Duration::from_secs(5);
 const LOOPBACK_FROM: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 4000);
 const LOOPBACK_TO: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 2), 4001);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stillwire_dma::{PciAddress, PciFunction};
+use stillwire_emulator::scripted::{Fault, Faulty, Scripted};
 use stillwire_emulator::{DeviceModel, LocalDevice, Running, ixgbe, virtio, wire};
 
 use crate::{Error, Result};
@@ -69,6 +70,8 @@ pub struct Emulated {
     pub wire: String,
     /// Time between the model's checksum pass and its transmit pass.
     pub transmit_delay: Duration,
+    /// What goes wrong on the way.
+    pub faults: Vec<Fault>,
 }
 
 impl DeviceName {
@@ -86,16 +89,20 @@ impl DeviceName {
                 match model {
                     Model::Ixgbe => {
                         let config = ixgbe::Config { transmit_delay, ..Default::default() };
-                        Ok(start(ixgbe::Model::new(config, wire)))
+                        Ok(start_with(ixgbe::Model::new(config, wire), &emulated.faults))
                     }
                     Model::Virtio => {
                         let config = virtio::Config { transmit_delay, ..Default::default() };
-                        Ok(start(virtio::Model::new(config, wire).map_err(Error::Model)?))
+                        Ok(start_with(virtio::Model::new(config, wire).map_err(Error::Model)?, &emulated.faults))
                     }
                 }
             }
         }
     }
+}
+
+fn start_with(model: impl Faulty, faults: &[Fault]) -> OpenDevice {
+    if faults.is_empty() { start(model) } else { start(Scripted::new(model, faults.to_vec())) }
 }
 
 fn start(model: impl DeviceModel) -> OpenDevice {
@@ -121,7 +128,7 @@ mod tests {
 
     #[test]
     fn a_model_opens() {
-        let emulated = Emulated { wire: "sink".into(), transmit_delay: Duration::ZERO };
+        let emulated = Emulated { wire: "sink".into(), transmit_delay: Duration::ZERO, faults: Vec::new() };
         for (name, ids) in [("emulated:ixgbe", "8086:10fb"), ("emulated:virtio", "1af4:1041")] {
             let device = name.parse::<DeviceName>().unwrap().open(&emulated).unwrap();
             assert!(device.model.is_some() && device.function.name().contains(ids), "{}", device.function.name());

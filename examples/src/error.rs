@@ -30,17 +30,19 @@ pub enum Error {
         /// Seconds waited.
         seconds: u64,
     },
-    /// The NIC took frames and never said it was done with them.
+    /// The NIC took frames and never said it was done with them, again and again.
     #[error(
-        "nic: {device} has not completed a descriptor for {seconds} s, with {tokens} buffers in its ring; it hangs, or its link is gone"
+        "nic: {device} has not completed a descriptor for {seconds:.1} s, with {tokens} buffers in its ring, and {resets} resets have not helped; is the card, or its emulator, in order?"
     )]
     Hang {
         /// The device.
         device: String,
         /// Seconds waited.
-        seconds: u64,
+        seconds: f64,
         /// Tokens in the ring.
         tokens: usize,
+        /// Resets since it last completed anything.
+        resets: u32,
     },
     /// Bytes arrived that are not the file's.
     #[error("verify: {bytes} bytes at {offset} arrived whole but are not the bytes of {path}", path = path.display())]
@@ -79,6 +81,9 @@ pub enum Error {
     /// The NIC.
     #[error(transparent)]
     Nic(#[from] stillwire_driver::Error),
+    /// A fault that no emulated NIC has.
+    #[error(transparent)]
+    Fault(#[from] stillwire_emulator::scripted::UnknownFault),
     /// Memory and buses.
     #[error(transparent)]
     Dma(#[from] stillwire_dma::Error),

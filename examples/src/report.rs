@@ -31,6 +31,12 @@ pub struct Report {
     pub writer_pauses: u64,
     /// How long they waited.
     pub writer_pause_us: Pauses,
+    /// Times that the NIC was reset, because it hung or its link was gone.
+    pub resets: u64,
+    /// Times that its link was lost.
+    pub link_losses: u64,
+    /// Bytes of file data that it gave back as not sent then; they were sent again.
+    pub not_sent: u64,
     /// The receiver has every byte, and (on a loopback, unless somebody wrote to it meanwhile) every byte is the file's.
     pub verified: bool,
 }

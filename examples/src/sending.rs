@@ -71,6 +71,8 @@ pub struct Totals {
     pub frames: u64,
     /// Frames among them that were sent again.
     pub resent: u64,
+    /// Bytes of file data that the NIC gave back as not sent when it was reset; they were sent again.
+    pub not_sent: u64,
     /// Frames whose bytes were not those that were digested.
     pub torn: u64,
     /// Transfers completed.
@@ -105,6 +107,7 @@ pub fn send(
         totals.bytes += len;
         totals.frames += summary.datagrams;
         totals.resent += summary.resent;
+        totals.not_sent += summary.unsent;
         totals.torn += summary.torn;
         totals.transfers += 1;
         totals.verified &= summary.received == len;
@@ -181,9 +184,9 @@ impl<'a> Sending<'a> {
         let mut sender = Sender::new(config);
         loop {
             let mut busy = self.receive(&mut sender, loopback.as_deref_mut())?;
-            let now = self.start.elapsed();
+            let now = self.now();
             // A run must fit into the ring whole, so that it can be handed out only once.
-            let room = self.room();
+            let room = self.room()?;
             let data_may_go = room > 0 && now >= self.next_data;
             if data_may_go && !self.owed.is_empty() {
                 busy |= self.post_owed(id, room, now)?;
@@ -213,7 +216,10 @@ impl<'a> Sending<'a> {
     fn receive(&mut self, sender: &mut Sender, loopback: Option<&mut Loopback>) -> Result<bool> {
         let mut datagrams = std::mem::take(&mut self.datagrams);
         let busy = self.station.poll(&mut datagrams)?;
-        let now = self.start.elapsed();
+        let now = self.now();
+        for range in self.station.take_not_sent() {
+            sender.unsent(range);
+        }
         if let Some(far) = loopback {
             for datagram in datagrams.iter().filter(|datagram| datagram.port == self.options.to.address.port()) {
                 if let Some(reply) = far.receiver.datagram(now, &datagram.payload, &mut far.check) {
@@ -235,11 +241,16 @@ impl<'a> Sending<'a> {
         Ok(busy)
     }
 
+    /// Time since the start, but for that in which nobody could have been heard: a receiver is not silent then.
+    fn now(&self) -> Duration {
+        self.start.elapsed().saturating_sub(self.station.away())
+    }
+
     /// Bytes of the file that the ring has room for, at most a run.
-    fn room(&self) -> u64 {
+    fn room(&mut self) -> Result<u64> {
         let payload = u64::from(self.options.payload);
-        let frames = self.station.tx.free().saturating_sub(SPARE_DESCRIPTORS) / DESCRIPTORS_A_FRAME;
-        (frames as u64 * payload).min(RUN.max(payload))
+        let frames = self.station.tx()?.free().saturating_sub(SPARE_DESCRIPTORS) / DESCRIPTORS_A_FRAME;
+        Ok((frames as u64 * payload).min(RUN.max(payload)))
     }
 
     /// Posts what is owed, or the first part of it; `false` when nothing of it can be held yet. What stands in the way may
@@ -275,7 +286,7 @@ impl<'a> Sending<'a> {
     fn post_run(&mut self, id: u64, run: Range<u64>, cargo: Cargo, now: Duration) -> Result<()> {
         let len = (run.end - run.start) as usize;
         let payload = self.options.payload as usize;
-        let mut posting = self.station.tx.run(cargo);
+        let mut posting = self.station.tx()?.run(cargo);
         let mut wire_bits = 0.0;
         for start in (0..len).step_by(payload) {
             let part = start..len.min(start + payload);
@@ -290,7 +301,7 @@ impl<'a> Sending<'a> {
             debug_assert!(posted, "room() left enough descriptors");
         }
         drop(posting);
-        self.station.tx.publish();
+        self.station.tx()?.publish();
         if let Some(gigabits) = self.options.rate {
             // Time not used is not saved up, so a pause does not end in a burst.
             let spent = Duration::from_secs_f64(wire_bits / (gigabits * 1e9));

@@ -6,7 +6,9 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use stillwire_dma::{Payload, Segment};
-use stillwire_driver::{Checksum, Config, Frame, Nic, Offload, Posted, RxQueue, TxQueue};
+use stillwire_driver::{
+    Checksum, Config, Frame, Look, Nic, Offload, Posted, Returned, RxQueue, TxQueue, Verdict, Watchdog,
+};
 use stillwire_filecache::{DirectHold, Hold, Unheld};
 
 use crate::device::OpenDevice;
@@ -56,6 +58,17 @@ impl Payload for Cargo {
 }
 
 impl Cargo {
+    /// The bytes of a file that it is; `None` for a buffer.
+    fn file_range(&self) -> Option<Range<u64>> {
+        let start = match self {
+            Cargo::Held(hold) => hold.file_offset(),
+            Cargo::Unheld(unheld) => unheld.file_offset(),
+            Cargo::Direct(hold) => hold.file_offset(),
+            Cargo::Buffer(_) => return None,
+        };
+        Some(start..start + self.len() as u64)
+    }
+
     /// Digest of a part of it, bytes.
     ///
     /// # Errors
@@ -81,11 +94,19 @@ pub struct Datagram {
     pub payload: Vec<u8>,
 }
 
+/// How long a NIC is waited for.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// With work and link, and without a completion, for so long: it hangs, and is reset.
+    pub hang_after: Duration,
+    /// Without link for so long it is given up.
+    pub link: Duration,
+}
+
 /// A NIC, its queues, and an IPv4 address. Fields are dropped in order: the model stops last.
 pub struct Station {
-    /// Transmit queue.
-    pub tx: TxQueue<Cargo>,
-    rx: RxQueue,
+    /// `None` when the NIC is down for good.
+    queues: Option<(TxQueue<Cargo>, RxQueue)>,
     pool: Pool,
     /// The NIC.
     pub nic: Nic,
@@ -99,9 +120,18 @@ pub struct Station {
     scratch: Vec<u8>,
     /// Frames whose checksums were wrong: dropped, as a kernel would.
     pub bad_checksums: u64,
-    /// When the ring last moved, and when the device was last asked whether it is there.
-    progress: Instant,
+    patience: Patience,
+    watchdog: Watchdog,
+    start: Instant,
+    /// When the device was last looked at.
     asked: Instant,
+    /// Descriptors that were ever reclaimed.
+    completed: u64,
+    /// Resets since the last of them.
+    resets_in_vain: u32,
+    /// What a reset gave back as not sent, bytes of the file.
+    not_sent: Vec<Range<u64>>,
+    away: Duration,
 }
 
 impl Station {
@@ -109,16 +139,21 @@ impl Station {
     ///
     /// # Errors
     /// What the driver says.
-    pub fn open(device: OpenDevice, me: std::net::SocketAddrV4, config: Config, loopback: bool) -> Result<Self> {
+    pub fn open(
+        device: OpenDevice,
+        me: std::net::SocketAddrV4,
+        config: Config,
+        loopback: bool,
+        patience: Patience,
+    ) -> Result<Self> {
         let name = device.function.name();
         let nic = Nic::open(device.function.clone(), config)?;
         nic.wait_for_link(LINK_DEADLINE)?;
-        let (tx, rx) = (nic.tx_queue()?, nic.rx_queue()?);
+        let queues = Some((nic.tx_queue()?, nic.rx_queue()?));
         let pool = Pool::new(device.function.iommu(), POOL)?;
         let me = Endpoint { mac: nic.mac(), address: me };
         Ok(Self {
-            tx,
-            rx,
+            queues,
             pool,
             nic,
             device,
@@ -128,8 +163,14 @@ impl Station {
             waiting: VecDeque::new(),
             scratch: Vec::new(),
             bad_checksums: 0,
-            progress: Instant::now(),
+            patience,
+            watchdog: Watchdog::new(patience.hang_after),
+            start: Instant::now(),
             asked: Instant::now(),
+            completed: 0,
+            resets_in_vain: 0,
+            not_sent: Vec::new(),
+            away: Duration::ZERO,
         })
     }
 
@@ -141,6 +182,25 @@ impl Station {
     /// Who we are.
     pub fn me(&self) -> Endpoint {
         self.me
+    }
+
+    /// The transmit queue.
+    ///
+    /// # Errors
+    /// When the NIC could not be brought up again.
+    pub fn tx(&mut self) -> Result<&mut TxQueue<Cargo>> {
+        self.queues().map(|(tx, _)| tx)
+    }
+
+    /// What was in the ring when the NIC was reset, and the device had not said to be done with: bytes of the file. It is to be
+    /// sent again.
+    pub fn take_not_sent(&mut self) -> Vec<Range<u64>> {
+        std::mem::take(&mut self.not_sent)
+    }
+
+    /// Time that was spent on resets and without link: nobody could have been heard then.
+    pub fn away(&self) -> Duration {
+        self.away
     }
 
     /// Finds the Ethernet address of a neighbour.
@@ -179,7 +239,8 @@ impl Station {
         }
     }
 
-    /// Takes what has arrived, gives back what was sent, sends what waits. Returns whether anything happened.
+    /// Takes what has arrived, gives back what was sent, sends what waits. Returns whether anything happened. A NIC that hangs
+    /// is reset, and one that has lost its link is waited for, in here.
     ///
     /// # Errors
     /// What the driver says; [`Error::Hang`].
@@ -195,11 +256,12 @@ impl Station {
     }
 
     fn poll_with(&mut self, each: &mut dyn FnMut(&Received<'_>)) -> Result<bool> {
-        let reclaimed = self.tx.reclaim(drop);
+        let reclaimed = self.tx()?.reclaim(drop);
         self.watch(reclaimed)?;
+        let Some((_, rx)) = &mut self.queues else { return Err(stopped(&self.name)) };
         let (scratch, bad) = (&mut self.scratch, &mut self.bad_checksums);
         let (me, waiting) = (self.me, &mut self.waiting);
-        let received = self.rx.poll(RX_BUDGET, |frame| {
+        let received = rx.poll(RX_BUDGET, |frame| {
             let verdict = frame.checksum();
             if verdict.ip == Checksum::Bad || verdict.transport == Checksum::Bad {
                 *bad += 1;
@@ -231,7 +293,8 @@ impl Station {
                 let Some(buffer) = self.pool.fill(rest) else { break };
                 out = out.payload(Cargo::Buffer(buffer));
             }
-            match self.tx.post(out)? {
+            let Some((tx, _)) = &mut self.queues else { return Err(stopped(&self.name)) };
+            match tx.post(out)? {
                 Posted::Full(_) => break,
                 Posted::Queued => {}
             }
@@ -239,43 +302,84 @@ impl Station {
             self.waiting.pop_front();
         }
         if posted {
-            self.tx.publish();
+            self.tx()?.publish();
         }
         Ok(posted)
     }
 
-    /// Notices a NIC that is gone or hangs.
+    /// Notices a NIC that is gone, hangs, or has no link.
     fn watch(&mut self, reclaimed: usize) -> Result<()> {
         if reclaimed > 0 {
-            self.progress = Instant::now();
+            self.completed += reclaimed as u64;
+            self.resets_in_vain = 0;
+        }
+        if self.asked.elapsed() < ASK_EVERY.min(self.patience.hang_after / 8) {
             return Ok(());
         }
-        if self.asked.elapsed() < ASK_EVERY {
-            return Ok(());
-        }
-        // A thread that was away (a slow disk, a stopped process) says nothing about the device.
-        let was_away = self.asked.elapsed() >= HANG_AFTER / 2;
         self.asked = Instant::now();
-        self.nic.link()?;
-        if self.tx.in_flight() == 0 || was_away {
-            self.progress = self.asked;
+        let link_up = self.nic.link()?.up;
+        let (now, completed) = (self.start.elapsed(), self.completed);
+        let descriptors = self.nic.capabilities().tx_ring - 1;
+        let tx = self.tx()?;
+        let (in_flight, tokens) = (descriptors - tx.free(), tx.in_flight());
+        match self.watchdog.look(now, Look { in_flight, completed, link_up }) {
+            Verdict::Fine => Ok(()),
+            Verdict::LinkDown(time) if time < LINK_GRACE => Ok(()),
+            Verdict::Hung(waited) if self.resets_in_vain >= MOST_RESETS => {
+                let (device, seconds, resets) = (self.name.clone(), waited.as_secs_f64(), self.resets_in_vain);
+                Err(Error::Hang { device, seconds, tokens, resets })
+            }
+            Verdict::Hung(_) => {
+                self.resets_in_vain += 1;
+                self.recover()
+            }
+            // Writers must not wait for a cable.
+            Verdict::LinkDown(_) => self.recover(),
         }
-        let waited = self.progress.elapsed();
-        if waited >= HANG_AFTER {
-            let tokens = self.tx.in_flight();
-            return Err(Error::Hang { device: self.name.clone(), seconds: waited.as_secs(), tokens });
+    }
+
+    /// Resets the NIC and waits for its link. Holds are released behind the proof that the device is quiet.
+    fn recover(&mut self) -> Result<()> {
+        let start = Instant::now();
+        let Some((tx, rx)) = self.queues.take() else { return Err(stopped(&self.name)) };
+        let not_sent = &mut self.not_sent;
+        let mut outcome = self.nic.reset([tx], [rx], |_, returned| {
+            if let Returned::NotSent(cargo) = returned {
+                not_sent.extend(cargo.file_range());
+            }
+        });
+        for _ in 1..MOST_RESETS {
+            match outcome {
+                Ok(()) | Err(stillwire_driver::Error::NotQuiet { .. }) => break,
+                Err(_) => outcome = self.nic.reset::<Cargo>([], [], |_, _| ()),
+            }
         }
+        outcome?;
+        self.nic.wait_for_link(self.patience.link)?;
+        self.queues = Some((self.nic.tx_queue()?, self.nic.rx_queue()?));
+        self.watchdog = Watchdog::new(self.patience.hang_after);
+        self.away += start.elapsed();
         Ok(())
     }
+
+    fn queues(&mut self) -> Result<&mut (TxQueue<Cargo>, RxQueue)> {
+        self.queues.as_mut().ok_or_else(|| stopped(&self.name))
+    }
+}
+
+fn stopped(name: &str) -> Error {
+    stillwire_driver::Error::Stopped { name: name.to_owned() }.into()
 }
 
 const LINK_DEADLINE: Duration = Duration::from_secs(10);
 const ARP_DEADLINE: Duration = Duration::from_secs(3);
 const ARP_AGAIN: Duration = Duration::from_millis(200);
-/// Between two questions whether the device is still there.
+/// Between two looks at the device, at most.
 const ASK_EVERY: Duration = Duration::from_millis(100);
-/// Time without a completion after which a device with work hangs.
-const HANG_AFTER: Duration = Duration::from_secs(5);
+/// A link that is lost for no longer is waited for with what is in the ring. Linux resets at once.
+const LINK_GRACE: Duration = Duration::from_millis(500);
+/// Resets in a row, without a completion or without coming up, before the NIC is given up.
+const MOST_RESETS: u32 = 3;
 const RX_BUDGET: usize = 256;
 const POOL: usize = 64;
 const MOST_WAITING: usize = 256;

@@ -131,6 +131,9 @@ fn mistakes_are_explained() {
         (&[path, "--device", "0000:ff:1f.7"], "there is no device 0000:ff:1f.7"),
         (&[path, "--device", "vfio-user:/nowhere/socket"], "there is no such socket"),
         (&[path, "--device", "vfio-user:/nowhere/socket", "--wire", "loopback"], "--wire goes with"),
+        (&[path, "--device", "vfio-user:/nowhere/socket", "--fault", "stuck@1"], "--fault goes with"),
+        (&[path, "--fault", "fire@1"], "use link-down@FRAMES:SECONDS"),
+        (&[path, "--hang-after", "10"], "below --give-up"),
         (&[path, "--payload", "1429"], "room for 1 to 1428 bytes"),
         (&[path, "--payload", "0"], "room for 1 to 1428 bytes"),
         (&[path, "--mtu", "1279"], "1280 to 9700"),
@@ -324,6 +327,9 @@ fn what_is_printed_last_is_the_report() {
         "breaks",
         "writer_pauses",
         "writer_pause_us",
+        "resets",
+        "link_losses",
+        "not_sent",
         "verified",
     ];
     assert!(expect.iter().all(|key| keys.contains(key)), "{keys:?}");

@@ -52,6 +52,11 @@ impl Unheld {
         self.range.is_empty()
     }
 
+    /// Where in the file it begins, bytes.
+    pub fn file_offset(&self) -> u64 {
+        self.range.start
+    }
+
     /// CRC-32 (IEEE) of the bytes as they are found, one after the other, while writers may be changing them.
     pub fn crc32(&self) -> u32 {
         self.crc32_range(0..self.len())

@@ -68,6 +68,8 @@ pub struct Summary {
     pub bytes: u64,
     /// Data datagrams among them that were sent again.
     pub resent: u64,
+    /// Bytes of the file that were handed out and given back as [not sent](Sender::unsent).
+    pub unsent: u64,
     /// Probes sent.
     pub probes: u64,
     /// Bytes of the file that the receiver last said it has.
@@ -105,6 +107,8 @@ pub struct Sender {
     round_trip: Option<Duration>,
     progress: Progress,
     busy: bool,
+    /// To be asked at once what the receiver misses.
+    ask: bool,
     summary: Summary,
     end: Option<Result<(), ProtocolError>>,
 }
@@ -153,6 +157,7 @@ impl Sender {
             round_trip: None,
             progress: Progress::default(),
             busy: false,
+            ask: false,
             summary: Summary::default(),
             end: None,
         }
@@ -210,6 +215,16 @@ impl Sender {
         Ok(())
     }
 
+    /// Bytes that were handed out and are known not to have been sent: they go out again as soon as the window allows, and
+    /// the receiver is asked at once what else it misses, for what became of the rest nobody knows.
+    pub fn unsent(&mut self, range: Range<u64>) {
+        // What was not handed out in this transfer was another's.
+        let range = range.start.min(self.first)..range.end.min(self.first);
+        self.summary.unsent += range.end.saturating_sub(range.start);
+        self.again.insert(range);
+        self.ask = true;
+    }
+
     /// What it was made with.
     pub fn config(&self) -> &SenderConfig {
         &self.config
@@ -235,7 +250,10 @@ impl Sender {
     }
 
     fn probe_is_due(&self, now: Duration) -> bool {
-        self.last_probe.is_none_or(|last| self.sent - last.weight >= self.quarter() || now >= last.at + self.patience)
+        self.ask
+            || self
+                .last_probe
+                .is_none_or(|last| self.sent - last.weight >= self.quarter() || now >= last.at + self.patience)
     }
 
     fn wake(&self, probed: Duration) -> Duration {
@@ -255,6 +273,7 @@ impl Sender {
         }
         self.probes.push_back(probe);
         self.last_probe = Some(probe);
+        self.ask = false;
         self.unanswered_since.get_or_insert(now);
         if self.summary.probes == 0 {
             self.progress.at = now;
@@ -399,6 +418,24 @@ mod tests {
         let status = Status { number, window: 8 << 20, received, torn: 0, duplicates: 0 };
         let message = Message::Missing { status, offset: SIZE, ranges: ranges.to_vec(), more: false };
         sender.datagram(now, &message.datagram(1, SIZE)).unwrap();
+    }
+
+    #[test]
+    fn what_was_not_sent_goes_out_again_at_once_and_the_receiver_is_asked() {
+        let mut sender = Sender::new(config());
+        assert_eq!(sender.next(ms(0)), probe(1, 0));
+        missing(&mut sender, ms(1), 1, 0, &[]);
+        assert_eq!(sender.next_run(ms(1), 5000), Next::Data(0..5000));
+        // Also what another transfer handed out: nothing of that is this one's.
+        sender.unsent(2000..9000);
+        assert_eq!(sender.next_run(ms(2), 5000), probe(2, 5000));
+        assert_eq!(sender.next_run(ms(2), 5000), Next::Data(2000..5000));
+        assert_eq!(sender.next_run(ms(2), 5000), Next::Data(5000..10_000));
+        // The receiver could not know that they are on their way.
+        missing(&mut sender, ms(3), 2, 1000, std::slice::from_ref(&(1000..5000)));
+        assert_eq!(sender.next_run(ms(3), 5000), Next::Data(1000..2000));
+        let Summary { unsent, resent, probes, .. } = sender.summary();
+        assert_eq!((unsent, resent, probes), (3000, 4, 2));
     }
 
     #[test]

@@ -15,6 +15,8 @@ struct Weather {
     lost: u64,
     repeated: u64,
     damaged: u64,
+    /// Not sent at all, and the sender is told so.
+    unsent: u64,
     /// Longest delay, µs: the delays differ, so datagrams overtake each other.
     delay: u64,
 }
@@ -105,6 +107,10 @@ fn transfer(
             }
         }
         match sender.next_run(time, 8 * u64::from(config.payload)) {
+            Next::Data(run) if network.chance(network.weather.unsent) => {
+                sender.unsent(run);
+                now += 1;
+            }
             Next::Data(run) => {
                 for start in run.clone().step_by(config.payload as usize) {
                     let end = run.end.min(start + u64::from(config.payload));
@@ -142,8 +148,8 @@ fn contents(len: usize, seed: u64) -> Vec<u8> {
 }
 
 fn weather() -> impl Strategy<Value = Weather> {
-    let heavy = (0..400u64, 0..300u64, 0..300u64, 0..20_000u64);
-    heavy.prop_map(|(lost, repeated, damaged, delay)| Weather { lost, repeated, damaged, delay })
+    let heavy = (0..400u64, 0..300u64, 0..300u64, 0..300u64, 0..20_000u64);
+    heavy.prop_map(|(lost, repeated, damaged, unsent, delay)| Weather { lost, repeated, damaged, unsent, delay })
 }
 
 proptest! {

@@ -95,6 +95,16 @@ impl RegisterSpace {
         }
     }
 
+    /// The same by message, also where the page is mapped: for a register that changes when it is read, which the memory that
+    /// stands for a model's page does not.
+    ///
+    /// # Panics
+    /// As [`read`](Self::read).
+    pub fn read_by_message(&self, offset: u32) -> u32 {
+        assert!(offset.is_multiple_of(4) && u64::from(offset) + 4 <= self.0.len, "no register at {offset:#x}");
+        self.ask(offset).map_or(u32::MAX, u32::from_le_bytes)
+    }
+
     /// Writes the register at `offset` (bytes); a write to a device that is gone goes nowhere, as on the bus.
     ///
     /// # Panics

@@ -11,7 +11,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub enum Error {
     /// A function that no driver here knows.
     #[error(
-        "nic: {name} is {vendor:04x}:{device:04x}, which no driver here knows; known are the Intel 82599 family (8086:10fb and sisters) and modern virtio-net (1af4:1041)"
+        "nic: {name} is {vendor:04x}:{device:04x}, which no driver here knows; known are the Intel 82599 family (8086:10fb and sisters, X540, X550) and modern virtio-net (1af4:1041)"
     )]
     UnknownDevice {
         /// How the user named it.
@@ -44,6 +44,12 @@ pub enum Error {
         "nic: {name} no longer answers (all registers read as ones); was it pulled out, reset, or its emulator stopped?"
     )]
     Gone {
+        /// How the user named it.
+        name: String,
+    },
+    /// Nothing answers in the cage.
+    #[error("nic: {name}: no SFP+ module answers; is one in the cage?")]
+    NoModule {
         /// How the user named it.
         name: String,
     },

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use stillwire_dma::{Payload, PciFunction, Segment};
 
 use crate::frame::{Frame, Posted, Returned, RxFrame};
-use crate::{Error, Offload, Result, ixgbe, virtio};
+use crate::{Error, Filter, Offload, Result, ixgbe, virtio};
 
 /// An Ethernet address.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -49,6 +49,8 @@ pub struct Config {
     /// Have an interrupt for each pair of queues, so that owners with nothing to do can [wait](RxQueue::wait). Nothing else
     /// changes: queues are polled.
     pub interrupts: bool,
+    /// Ask the far end to pause when receive buffers run out, and pause when it asks (IEEE 802.3x). Virtio has none.
+    pub flow_control: bool,
 }
 
 impl Default for Config {
@@ -61,6 +63,7 @@ impl Default for Config {
             queues: 1,
             vlan_strip: false,
             interrupts: false,
+            flow_control: false,
         }
     }
 }
@@ -146,6 +149,10 @@ pub struct Statistics {
     pub link_losses: u64,
     /// Times that the NIC came up again after [`Nic::reset`].
     pub resets: u64,
+    /// Pauses that the port asked the far end for.
+    pub pauses_sent: u64,
+    /// Pauses that the far end asked for.
+    pub pauses_received: u64,
 }
 
 impl Statistics {
@@ -161,6 +168,8 @@ impl Statistics {
             rx_checksum_errors: self.rx_checksum_errors + other.rx_checksum_errors,
             link_losses: self.link_losses + other.link_losses,
             resets: self.resets + other.resets,
+            pauses_sent: self.pauses_sent + other.pauses_sent,
+            pauses_received: self.pauses_received + other.pauses_received,
         }
     }
 }
@@ -184,10 +193,12 @@ struct Seen {
     up: Option<bool>,
     /// Of the device's lives before this one, and what no device counts.
     sum: Statistics,
+    /// What [`Nic::set_filter`] was told last.
+    filter: Option<Filter>,
 }
 
 /// One of the families.
-enum Device {
+pub(crate) enum Device {
     Ixgbe(ixgbe::Device),
     Virtio(virtio::Device),
 }
@@ -368,13 +379,22 @@ impl Nic {
         let before = self.statistics();
         // The function is free for its next life when the last one of this is gone.
         self.device = None;
-        self.seen = Mutex::new(Seen { up: None, sum: before });
+        let filter = self.seen().filter.take();
+        self.seen = Mutex::new(Seen { up: None, sum: before, filter: filter.clone() });
         self.device = Some(Device::open(self.function.clone(), self.config)?);
         self.seen().sum.resets += 1;
-        Ok(())
+        filter.map_or(Ok(()), |filter| self.set_filter(&filter))
     }
 
-    fn device(&self) -> Result<&Device> {
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn remember(&self, filter: &Filter) {
+        self.seen().filter = Some(filter.clone());
+    }
+
+    pub(crate) fn device(&self) -> Result<&Device> {
         self.device.as_ref().ok_or_else(|| Error::Stopped { name: self.name.clone() })
     }
 

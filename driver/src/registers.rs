@@ -86,7 +86,10 @@ impl Registers {
 
     pub(crate) fn read(&self, register: Reg) -> u32 {
         debug_assert!(register.mode != Mode::Wo, "{} is write only", register.name);
-        self.space.read(register.offset)
+        match register.mode {
+            Mode::Rc => self.space.read_by_message(register.offset),
+            Mode::Ro | Mode::Rw | Mode::Wo => self.space.read(register.offset),
+        }
     }
 
     pub(crate) fn write(&self, register: Reg, value: u32) {

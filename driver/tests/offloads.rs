@@ -205,6 +205,7 @@ const JUMBO: Config = Config {
     queues: 1,
     vlan_strip: false,
     interrupts: false,
+    flow_control: false,
 };
 
 proptest! {

@@ -21,6 +21,7 @@ const FOUR: Config = Config {
     queues: 4,
     vlan_strip: false,
     interrupts: false,
+    flow_control: false,
 };
 
 fn queues(rig: &Rig) -> (Vec<TxQueue<Token>>, Vec<RxQueue>) {

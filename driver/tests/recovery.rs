@@ -31,6 +31,7 @@ const CONFIG: Config = Config {
     queues: 1,
     vlan_strip: false,
     interrupts: false,
+    flow_control: false,
 };
 
 impl<M: Faulty> Rig<M> {

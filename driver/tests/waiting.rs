@@ -20,6 +20,7 @@ const WAITING: Config = Config {
     queues: 2,
     vlan_strip: false,
     interrupts: true,
+    flow_control: false,
 };
 /// Long enough that whoever waits for it has lost a wake-up.
 const FOREVER: Duration = Duration::from_secs(60);
@@ -126,7 +127,7 @@ impl Counted for virtio::Model {
 #[test]
 fn without_interrupts_nobody_can_wait() {
     every_model(|open| {
-        let rig = open(Config { interrupts: false, ..WAITING });
+        let rig = open(Config { interrupts: false, flow_control: false, ..WAITING });
         let (mut tx, mut rx) = rig.take();
         let error = rx.wait(&mut tx, SHORT).unwrap_err();
         assert!(matches!(error, Error::NoInterrupts { needed: 1, .. }), "{error}");

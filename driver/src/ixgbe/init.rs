@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use stillwire_dma::{Claim, PciFunction};
 
+use super::part::Part;
 use super::regs::*;
 use super::stats::Counters;
 use super::stop::State;
@@ -15,15 +16,9 @@ use crate::nic::LONGEST_SEGMENTED;
 use crate::registers::Registers;
 use crate::{Capabilities, Config, Error, Link, Mac, Result};
 
-/// PCI device numbers of the 82599 (Linux `ixgbe_type.h`): backplane, CX4, SFP+, LOM, mezzanine, QSFP.
-const DEVICES: [u16; 16] = [
-    0x10f7, 0x10f8, 0x10f9, 0x10fb, 0x10fc, 0x1507, 0x1514, 0x1517, 0x151c, 0x1529, 0x152a, 0x154a, 0x154d, 0x154f,
-    0x1557, 0x1558,
-];
-
 /// Whether this family's driver drives the function.
 pub(crate) fn knows(vendor: u16, device: u16) -> bool {
-    vendor == 0x8086 && DEVICES.contains(&device)
+    Part::of(vendor, device).is_some()
 }
 
 /// What the queues and the [`Device`] share.
@@ -31,6 +26,7 @@ pub(crate) struct Function {
     /// Kept until the last queue is gone: a queue of an earlier life must not ring the doorbells of the next.
     _claim: Claim,
     pub pci: PciFunction,
+    pub part: Part,
     pub regs: Registers,
     pub config: Config,
     pub(super) state: Mutex<State>,
@@ -52,12 +48,17 @@ pub(crate) struct Device {
 impl Device {
     pub(crate) fn open(pci: PciFunction, config: Config) -> Result<Self> {
         let claim = pci.claim()?;
+        let identity = pci.identity()?;
+        let (vendor, device) = (identity.vendor, identity.device);
+        let unknown = || Error::UnknownDevice { name: pci.name(), vendor, device };
+        let part = Part::of(vendor, device).ok_or_else(unknown)?;
         pci.enable_memory()?;
         let regs = Registers::new(pci.registers(0, REGISTERS_LEN)?, STATUS, pci.name());
         regs.alive()?;
         let mut function = Function {
             _claim: claim,
             pci,
+            part,
             regs,
             config,
             state: Mutex::new(State::Running),
@@ -75,6 +76,7 @@ impl Device {
         function.clear_filters();
         function.configure_receive();
         function.configure_transmit();
+        function.configure_counters();
         function.start_link();
         function.pci.set_bus_master(true)?;
         let device = Self { function: Arc::new(function), mac, counters: Mutex::default() };
@@ -87,12 +89,7 @@ impl Device {
     pub(crate) fn link(&self) -> Result<Link> {
         self.function.regs.alive()?;
         let links = self.function.regs.read(LINKS);
-        let megabits = match (links & LINKS_SPEED) >> 28 {
-            3 => 10_000,
-            2 => 1_000,
-            1 => 100,
-            _ => 0,
-        };
+        let megabits = self.function.part.megabits((links & LINKS_SPEED) >> 28, links & LINKS_OTHER_SPEED != 0);
         Ok(Link { up: links & LINKS_UP != 0, megabits })
     }
 
@@ -129,12 +126,16 @@ impl Function {
             }
         };
         for _ in 0..resets {
-            self.regs.set(CTRL, CTRL_RST | CTRL_LNK_RST);
-            // No register may be touched for a millisecond (8.2.3.1.1).
-            std::thread::sleep(Duration::from_millis(2));
-            self.regs.wait(CTRL, CTRL_RST | CTRL_LNK_RST, 0, Duration::from_millis(100))?;
+            let reset = || {
+                self.regs.set(CTRL, CTRL_RST | CTRL_LNK_RST);
+                // No register may be touched for a millisecond (8.2.3.1.1).
+                std::thread::sleep(Duration::from_millis(2));
+                self.regs.wait(CTRL, CTRL_RST | CTRL_LNK_RST, 0, Duration::from_millis(100))
+            };
+            // The copper parts' firmware may be busy with the PHY, which is reset as well.
+            if self.part.is_copper() { self.with_phy(reset)? } else { reset()? }
         }
-        std::thread::sleep(AFTER_RESET);
+        std::thread::sleep(self.part.after_reset());
         self.regs.clear(CTRL, CTRL_GIO_DIS);
         self.mask_interrupts();
         self.regs.wait(EEC, EEC_ARD, EEC_ARD, Duration::from_secs(1))?;
@@ -207,12 +208,12 @@ impl Function {
         self.regs.clear(RXCTRL, RXCTRL_RXEN);
         let accept = if self.config.promiscuous { FCTRL_UPE | FCTRL_MPE } else { 0 };
         self.regs.write(FCTRL, FCTRL_BAM | accept);
-        self.regs.write(RXPBSIZE.at(0), RX_BUFFER_KIB << 10);
+        // The whole receive packet buffer to packet buffer 0.
+        self.regs.write(RXPBSIZE.at(0), self.part.rx_buffer_kib() << 10);
         for index in 1..RXPBSIZE.count {
             self.regs.write(RXPBSIZE.at(index), 0);
         }
-        // Must be right even with flow control off (4.6.3.2).
-        self.regs.write(FCRTH.at(0), RX_BUFFER_KIB * 1024 - 0x6000);
+        self.configure_flow_control();
         let dma = self.regs.read(RDRXCTL) & !RDRXCTL_RSCFRSTSIZE;
         self.regs.write(RDRXCTL, dma | RDRXCTL_CRCSTRIP | RDRXCTL_RSCACKC | RDRXCTL_FCOE_WRFIX);
         self.regs.set(RXCSUM, RXCSUM_PCSD);
@@ -225,6 +226,28 @@ impl Function {
         self.regs.write(HLREG0, mac | HLREG0_RXCRCSTRP | HLREG0_TXCRCEN | HLREG0_TXPADEN | jumbo);
         // Counts the check sequence, and a tag may come on top.
         self.regs.write(MAXFRS, (u32::from(self.config.max_frame) + 4 + 4) << 16);
+    }
+
+    /// 4.6.3.2. The threshold must be right even with flow control off.
+    fn configure_flow_control(&self) {
+        let high = self.part.rx_buffer_kib() * 1024 - HEADROOM;
+        let on = |bits| if self.config.flow_control { bits } else { 0 };
+        (0..FCTTV.count).for_each(|pair| self.regs.write(FCTTV.at(pair), PAUSE | PAUSE << 16));
+        self.regs.write(FCRTV, PAUSE / 2);
+        self.regs.write(FCRTL.at(0), on(high / 2 & !31 | FCRTL_XONE));
+        self.regs.write(FCRTH.at(0), high & !31 | on(FCRTH_FCEN));
+        self.regs.write(FCCFG, on(FCCFG_TFCE));
+        let others = self.regs.read(MFLCN) & !(MFLCN_RFCE | MFLCN_DPF);
+        self.regs.write(MFLCN, others | on(MFLCN_RFCE | MFLCN_DPF));
+    }
+
+    /// A set of counters for each queue.
+    fn configure_counters(&self) {
+        for index in 0..RQSMR.count {
+            let sets = [0, 1, 2, 3].map(|queue| ((index * 4 + queue) % QPRC.count) as u8);
+            self.regs.write(RQSMR.at(index), u32::from_le_bytes(sets));
+            self.regs.write(TQSM.at(index), u32::from_le_bytes(sets));
+        }
     }
 
     /// Spreads received flows over all queues (7.1.2.8).
@@ -262,17 +285,18 @@ impl Function {
 
     /// The EEPROM has set the link mode up; all that is left is to light the laser and start.
     fn start_link(&self) {
-        let pins = self.regs.read(ESDP);
-        self.regs.write(ESDP, (pins & !ESDP_SDP3) | ESDP_SDP3_DIR);
-        self.regs.set(AUTOC, AUTOC_AN_RESTART);
+        // A copper PHY comes up by itself, and its parts have no AUTOC.
+        if !self.part.is_copper() {
+            let pins = self.regs.read(ESDP);
+            self.regs.write(ESDP, (pins & !ESDP_SDP3) | ESDP_SDP3_DIR);
+            self.regs.set(AUTOC, AUTOC_AN_RESTART);
+        }
         self.regs.flush();
     }
 }
 
 /// All registers lie below.
 const REGISTERS_LEN: u64 = 0x2_0000;
-/// The datasheet asks for 10 ms (4.6.3.2), Linux waits for 50.
-const AFTER_RESET: Duration = Duration::from_millis(50);
 /// Key of the RSS hash: two bytes again and again, with which both directions of a flow have the same hash (Woo and Park,
 /// "Scalable TCP session monitoring with symmetric receive-side scaling", 2012).
 const RSS_KEY: [u8; 40] = {
@@ -284,7 +308,9 @@ const RSS_KEY: [u8; 40] = {
     }
     key
 };
-/// The whole receive packet buffer, KiB, to packet buffer 0.
-const RX_BUFFER_KIB: u32 = 512;
+/// A pause asks for as much as it can, in units of 512 bits, and is repeated at half of that.
+const PAUSE: u32 = 0xffff;
+/// Bytes of receive buffer left when a pause is asked for: what arrives until it is heard.
+const HEADROOM: u32 = 0x6000;
 /// The whole transmit packet buffer, KiB, to packet buffer 0.
 const TX_BUFFER_KIB: u32 = 160;

@@ -35,9 +35,13 @@
 //! are kept until the program ends, and the error says so.
 
 mod desc;
+mod filter;
 mod init;
+mod part;
+mod phy;
 mod regs;
 mod rx;
+mod semaphore;
 mod stats;
 mod stop;
 mod tx;

@@ -9,7 +9,10 @@ registers! {
     STATUS    0x00008 Ro "Device status.";
     CTRL_EXT  0x00018 Rw "Extended device control.";
     ESDP      0x00020 Rw "Software-definable pins; pin 3 switches the laser of dual-speed SFP+ boards off.";
+    I2CCTL    0x00028 Rw "Two lines to the module in the cage.";
     EEC       0x10010 Rw "EEPROM and flash control.";
+    SWSM      0x10140 Rw "Semaphores among drivers, and between them and the firmware.";
+    SW_FW_SYNC 0x10160 Rw "What is in use by whom.";
     // PCIe (8.2.3.4)
     GCR_EXT   0x11050 Rw "PCIe control, extended.";
     // Interrupts (8.2.3.5)
@@ -26,6 +29,7 @@ registers! {
     FCTRL     0x05080 Rw "Receive filter control.";
     RXCSUM    0x05000 Rw "Receive checksum control.";
     MTA[128, 4]  0x05200 Rw "Multicast table, a bit a hash.";
+    MCSTCTRL  0x05090 Rw "Whether the multicast table counts.";
     RAL[128, 8]  0x0A200 Rw "Receive address, low: bytes 0..4 of the MAC.";
     RAH[128, 8]  0x0A204 Rw "Receive address, high: bytes 4..6 of the MAC, bit 31 valid.";
     MPSAR[256, 4] 0x0A600 Rw "Pools of a receive address, two words an address.";
@@ -47,6 +51,11 @@ registers! {
     RXCTRL    0x03000 Rw "Receive control.";
     RXPBSIZE[8, 4] 0x03C00 Rw "Receive packet buffer size, KiB << 10.";
     FCRTH[8, 4] 0x03260 Rw "Flow control receive threshold, high.";
+    // Flow control (8.2.3.3)
+    FCTTV[4, 4] 0x03200 Rw "Time that a pause asks for.";
+    FCRTL[8, 4] 0x03220 Rw "Flow control receive threshold, low.";
+    FCRTV     0x032A0 Rw "When a pause is asked for again.";
+    FCCFG     0x03D00 Rw "Which pauses are sent.";
     // Transmit (8.2.3.9)
     DMATXCTL  0x04A80 Rw "Transmit DMA control.";
     DTXMXSZRQ 0x08100 Rw "Bytes of transmit DMA requests in flight.";
@@ -70,6 +79,9 @@ registers! {
     SECRXSTAT 0x08D04 Ro "Whether that path is empty.";
     // MAC and link (8.2.3.22)
     HLREG0    0x04240 Rw "MAC control.";
+    MSCA      0x0425C Rw "MDIO command and address.";
+    MSRWD     0x04260 Rw "MDIO data.";
+    MFLCN     0x04294 Rw "Which pauses are obeyed.";
     MAXFRS    0x04268 Rw "Largest frame, bytes << 16.";
     AUTOC     0x042A0 Rw "Auto-negotiation control.";
     LINKS     0x042A4 Ro "Link status.";
@@ -83,6 +95,18 @@ registers! {
     GORCH     0x0408C Rc "Good bytes received, high.";
     GOTCL     0x04090 Rc "Good bytes sent, low.";
     GOTCH     0x04094 Rc "Good bytes sent, high.";
+    LXONTXC   0x03F60 Rc "Ends of pauses asked for.";
+    LXOFFTXC  0x03F68 Rc "Pauses asked for.";
+    LXONRXCNT 0x041A4 Rc "Ends of pauses heard.";
+    LXOFFRXCNT 0x041A8 Rc "Pauses heard.";
+    RQSMR[32, 4] 0x02300 Rw "Counters of four receive queues, a byte each.";
+    TQSM[32, 4] 0x08600 Rw "Counters of four transmit queues, a byte each.";
+    QPRC[16, 0x40] 0x01030 Rc "Frames received by queue.";
+    QBRC_L[16, 0x40] 0x01034 Rc "Bytes received by queue, low.";
+    QBRC_H[16, 0x40] 0x01038 Rc "The same, high.";
+    QPTC[16, 0x40] 0x06030 Rc "Frames sent by queue.";
+    QBTC_L[16, 8] 0x08700 Rc "Bytes sent by queue, low.";
+    QBTC_H[16, 8] 0x08704 Rc "The same, high.";
     QPRDC[16, 0x40] 0x01430 Rc "Frames dropped for want of receive descriptors.";
     XEC       0x04120 Rc "Frames with a bad IP, UDP or TCP checksum.";
 }
@@ -90,6 +114,27 @@ registers! {
 pub(crate) const CTRL_GIO_DIS: u32 = 1 << 2;
 pub(crate) const CTRL_LNK_RST: u32 = 1 << 3;
 pub(crate) const CTRL_RST: u32 = 1 << 26;
+pub(crate) const STATUS_LAN_ID: u32 = 3 << 2;
+pub(crate) const I2C_CLOCK_OUT: u32 = 1 << 1;
+pub(crate) const I2C_DATA_IN: u32 = 1 << 2;
+pub(crate) const I2C_DATA_OUT: u32 = 1 << 3;
+pub(crate) const SWSM_SMBI: u32 = 1 << 0;
+pub(crate) const SWSM_SWESMBI: u32 = 1 << 1;
+pub(crate) const SW_FW_SYNC_PHY0: u32 = 1 << 1;
+pub(crate) const SW_FW_SYNC_PHY1: u32 = 1 << 2;
+/// The copper parts' semaphore of the register itself: reading takes it.
+pub(crate) const SW_FW_SYNC_REGSMP: u32 = 1 << 31;
+pub(crate) const MSCA_ADDRESS: u32 = 0;
+pub(crate) const MSCA_READ: u32 = 3 << 26;
+pub(crate) const MSCA_COMMAND: u32 = 1 << 30;
+pub(crate) const MCSTCTRL_MFE: u32 = 1 << 2;
+pub(crate) const FCRTL_XONE: u32 = 1 << 31;
+pub(crate) const FCRTH_FCEN: u32 = 1 << 31;
+/// Of the link as a whole, not of a priority.
+pub(crate) const FCCFG_TFCE: u32 = 1 << 3;
+/// Obeyed pauses are not received.
+pub(crate) const MFLCN_DPF: u32 = 1 << 1;
+pub(crate) const MFLCN_RFCE: u32 = 1 << 3;
 pub(crate) const STATUS_GIO: u32 = 1 << 19;
 pub(crate) const CTRL_EXT_NS_DIS: u32 = 1 << 16;
 pub(crate) const CTRL_EXT_DRV_LOAD: u32 = 1 << 28;
@@ -136,4 +181,5 @@ pub(crate) const HLREG0_TXPADEN: u32 = 1 << 10;
 pub(crate) const HLREG0_LPBK: u32 = 1 << 15;
 pub(crate) const AUTOC_AN_RESTART: u32 = 1 << 12;
 pub(crate) const LINKS_UP: u32 = 1 << 30;
+pub(crate) const LINKS_OTHER_SPEED: u32 = 1 << 27;
 pub(crate) const LINKS_SPEED: u32 = 3 << 28;

@@ -80,7 +80,10 @@ impl RxQueue {
         regs.write(RDLEN.at(queue), (self.size as usize * DESCRIPTOR) as u32);
         regs.write(RDH.at(queue), 0);
         regs.write(RDT.at(queue), 0);
-        regs.write(SRRCTL.at(queue), (BUFFER / 1024) as u32 | SRRCTL_ADVANCED | SRRCTL_DROP_EN);
+        // A queue without buffers drops its frames, or they would stand in the way of the others'; unless the far end is to
+        // be asked for a pause, which it is when they fill the port's own memory.
+        let drop = if self.function.config.flow_control { 0 } else { SRRCTL_DROP_EN };
+        regs.write(SRRCTL.at(queue), (BUFFER / 1024) as u32 | SRRCTL_ADVANCED | drop);
         regs.write(RSCCTL.at(queue), 0);
         // On by default, reserved, and with it set received data is garbage (8.2.3.11.1).
         regs.clear(DCA_RXCTRL.at(queue), DCA_RXCTRL_RESERVED);
@@ -89,12 +92,7 @@ impl RxQueue {
         regs.wait(RXDCTL.at(queue), DCTL_ENABLE, DCTL_ENABLE, Duration::from_millis(100))?;
         fence::release_to_device();
         regs.write(RDT.at(queue), (self.size - 1) as u32);
-        // Enabling into arriving traffic can hang the 82599; so the path is shut while it is done.
-        regs.set(SECRXCTRL, SECRXCTRL_RX_DIS);
-        regs.wait(SECRXSTAT, SECRXSTAT_RDY, SECRXSTAT_RDY, Duration::from_millis(40))?;
-        regs.set(RXCTRL, RXCTRL_RXEN);
-        regs.clear(SECRXCTRL, SECRXCTRL_RX_DIS);
-        Ok(())
+        self.function.set_receive(RXCTRL_RXEN, || ())
     }
 
     /// Hands up to `budget` frames to `each`; returns how many there were.

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::init::{Device, Which};
-use crate::Statistics;
+use crate::{QueueStatistics, Statistics};
 
 /// Sums of one queue since the device was opened, in cache lines of its own. Each has one writer: who has the queue.
 #[derive(Default)]
@@ -37,6 +37,19 @@ pub(crate) fn wire_len(frame: usize) -> u64 {
 }
 
 impl Device {
+    pub(crate) fn queue_statistics(&self) -> Vec<QueueStatistics> {
+        let (tx, rx) = (self.function.all_counters(Which::Transmit), self.function.all_counters(Which::Receive));
+        let of = |(tx, rx): (&Counters, &Counters)| QueueStatistics {
+            tx_frames: tx.frames.get(),
+            tx_bytes: tx.bytes.get(),
+            rx_frames: rx.frames.get(),
+            rx_bytes: rx.bytes.get(),
+            // The device has no counter that must be there.
+            rx_dropped: 0,
+        };
+        tx.zip(rx).map(of).collect()
+    }
+
     pub(crate) fn statistics(&self) -> Statistics {
         let sum = |which, counter: fn(&Counters) -> &Counter| {
             self.function.all_counters(which).map(|counters| counter(counters).get()).sum()

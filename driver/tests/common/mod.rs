@@ -41,6 +41,16 @@ impl Rig {
         Ok(Self { device, function, nic, now: Cell::new(Duration::from_secs(3600)) })
     }
 
+    /// One that may never have link.
+    pub fn without_link(model: ixgbe::Config, config: Config) -> Result<Self> {
+        let device = LocalDevice::new(Model::new(model, Box::new(Loopback::new())));
+        let function = PciFunction::from_backend(device.clone());
+        let running = device.spawn();
+        let nic = Nic::open(function.clone(), config)?;
+        drop(running);
+        Ok(Self { device, function, nic, now: Cell::new(Duration::from_secs(3600)) })
+    }
+
     /// Creates queues, which also wait for registers.
     pub fn live<R>(&self, work: impl FnOnce(&Nic) -> R) -> R {
         let _running = self.device.spawn();

@@ -199,7 +199,7 @@ struct Seen {
 
 /// One of the families.
 pub(crate) enum Device {
-    Ixgbe(ixgbe::Device),
+    Ixgbe(Box<ixgbe::Device>),
     Virtio(virtio::Device),
 }
 
@@ -208,7 +208,7 @@ impl Device {
         let identity = function.identity()?;
         let (vendor, device) = (identity.vendor, identity.device);
         if ixgbe::knows(vendor, device) {
-            Ok(Self::Ixgbe(ixgbe::Device::open(function, config)?))
+            Ok(Self::Ixgbe(Box::new(ixgbe::Device::open(function, config)?)))
         } else if virtio::knows(vendor, device) {
             Ok(Self::Virtio(virtio::Device::open(function, config)?))
         } else {

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
-use stillwire_examples::transfer::{Receiver, ReceiverConfig, State};
+use stillwire_examples::transfer::{Receiver, ReceiverConfig, Reply, State};
 
 use crate::failure::Failure;
 use crate::place::Place;
@@ -82,8 +82,6 @@ struct Session<'a> {
     heard: Instant,
     began: Option<Instant>,
     ended: Option<Instant>,
-    /// Where the last datagram came from.
-    from: Option<SocketAddr>,
     /// Complete transfers at the last datagram.
     transfers: u64,
 }
@@ -102,7 +100,6 @@ impl<'a> Session<'a> {
             heard: start,
             began: None,
             ended: None,
-            from: None,
             transfers: 0,
         }
     }
@@ -124,11 +121,10 @@ impl<'a> Session<'a> {
 
     fn datagram(&mut self, bytes: &[u8], from: SocketAddr) {
         self.heard = Instant::now();
-        self.from = Some(from);
         self.began.get_or_insert(self.heard);
         let now = self.heard - self.start;
-        if let Some(reply) = self.receiver.datagram(now, bytes, &mut self.place) {
-            self.reply(&reply, from);
+        if let Some(reply) = self.receiver.datagram(now, from, bytes, &mut self.place) {
+            self.reply(&reply);
         }
         self.show();
     }
@@ -153,9 +149,9 @@ impl<'a> Session<'a> {
     }
 
     /// A lost reply is asked for again, so an error here is only worth a word.
-    fn reply(&self, reply: &[u8], to: SocketAddr) {
-        if let Err(error) = self.socket.send_to(reply, to) {
-            self.bar.suspend(|| eprintln!("receive: cannot answer {to}: {error}"));
+    fn reply(&self, reply: &Reply) {
+        if let Err(error) = self.socket.send_to(&reply.datagram, reply.to) {
+            self.bar.suspend(|| eprintln!("receive: cannot answer {}: {error}", reply.to));
         }
     }
 
@@ -181,9 +177,8 @@ impl<'a> Session<'a> {
     }
 
     fn stopped(&mut self) -> Result<(), Failure> {
-        let reply = self.receiver.stop();
-        if let (Some(reply), Some(from)) = (&reply, self.from) {
-            self.reply(reply, from);
+        if let Some(reply) = self.receiver.stop() {
+            self.reply(&reply);
         }
         match self.receiver.state() {
             State::Complete { .. } => Ok(()),

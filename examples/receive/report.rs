@@ -24,6 +24,10 @@ struct Json<'a> {
     bytes: u64,
     datagrams: u64,
     torn: u64,
+    /// Runs that arrived whole, and those that did not match their crc32 or did not arrive whole: these came again as data.
+    runs: u64,
+    mismatched: u64,
+    broken: u64,
     duplicates: u64,
     malformed: u64,
     seconds: f64,
@@ -47,15 +51,16 @@ impl Report {
     }
 
     fn sentence(&self, file: &Path) -> String {
-        let ReceiverStats { bytes, datagrams, torn, duplicates, transfers, .. } = self.stats;
+        let ReceiverStats { bytes, datagrams, torn, duplicates, transfers, runs, mismatched, broken, .. } = self.stats;
         format!(
             "{}: {bytes} bytes in {:.3} s ({:.2} Gbit/s), crc32 {}; {transfers} transfer{}, {datagrams} datagrams, \
-             {torn} torn, {duplicates} duplicate",
+             {torn} torn, {duplicates} duplicate; {runs} runs, {} that did not add up",
             file.display(),
             self.seconds,
             if self.seconds > 0.0 { bytes as f64 * 8e-9 / self.seconds } else { 0.0 },
             self.crc32.map_or_else(|| "none".into(), |crc32| format!("{crc32:08x}")),
             if transfers == 1 { "" } else { "s" },
+            mismatched + broken,
         )
     }
 
@@ -66,6 +71,9 @@ impl Report {
             bytes: self.stats.bytes,
             datagrams: self.stats.datagrams,
             torn: self.stats.torn,
+            runs: self.stats.runs,
+            mismatched: self.stats.mismatched,
+            broken: self.stats.broken,
             duplicates: self.stats.duplicates,
             malformed: self.stats.malformed,
             seconds: self.seconds,

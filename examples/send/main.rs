@@ -53,6 +53,9 @@ fn run(arguments: Arguments) -> Result<Report> {
     let config = Config { max_frame: plan.max_frame, promiscuous: plan.loopback, ..Config::default() };
     let patience = Patience { hang_after: plan.hang_after, link: plan.give_up };
     let mut station = Station::open(device, plan.from, config, plan.loopback, patience)?;
+    if plan.segment.is_some() {
+        station.must_segment()?;
+    }
     if let Some(cache) = &cache {
         cache.attach_to(station.function().iommu())?;
     }
@@ -73,6 +76,7 @@ fn run(arguments: Arguments) -> Result<Report> {
     let options = Options {
         to: Endpoint { mac: to_mac, address: plan.to },
         payload: plan.payload,
+        segment: plan.segment,
         rate: plan.rate,
         repeat_for: plan.seconds.map(Duration::from_secs_f64),
         deadline: plan.give_up,
@@ -131,14 +135,17 @@ fn announce(plan: &Plan, station: &Station, source: &Source) {
         Source::Unheld(_) => "WITHOUT holds".to_owned(),
         Source::Direct(file) => format!("held still without a cache ({:?})", file.kind()),
     };
+    let (pieces, bytes) = match plan.segment {
+        Some(segment) => ("segments, cut by the NIC,", segment.into()),
+        None => ("frames", plan.payload),
+    };
     println!(
-        "{} ({}) from {} to {}: {} in frames of {} bytes, {held}",
+        "{} ({}) from {} to {}: {} in {pieces} of {bytes} bytes, {held}",
         plan.device,
         station.nic.mac(),
         plan.from,
         plan.to,
         HumanBytes(source.len()),
-        plan.payload
     );
     if plan.scribble {
         println!("writers store into a private copy; {} itself is not written", plan.name.display());
@@ -157,6 +164,7 @@ fn report(plan: &Plan, totals: Totals, stats: &Stats, breaks: u64, nic: Statisti
         device: plan.device.to_string(),
         bytes: totals.bytes,
         frames: totals.frames,
+        runs: totals.runs,
         seconds: totals.took.as_secs_f64(),
         torn: totals.torn,
         resent: totals.resent,
@@ -194,6 +202,9 @@ fn summarize(plan: &Plan, report: &Report, stores: Option<u64>, missed: u64) {
             report.resets,
             HumanBytes(report.not_sent)
         );
+    }
+    if plan.segment.is_some() {
+        println!("{} runs, cut by the NIC", report.runs);
     }
     match plan.direct {
         true => println!("a writer came {} times, and the sender stepped back", report.breaks),

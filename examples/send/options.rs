@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Parser;
+use stillwire_driver::Offload;
 use stillwire_examples::device::{DeviceName, Emulated};
 use stillwire_examples::packet::Mac;
 use stillwire_examples::sending::HEADERS;
+use stillwire_examples::transfer::RUN_PORTS;
 use stillwire_examples::{Error, Result};
 
 /// Sends a file's pages through an Intel NIC without a copy; nobody can change them until the NIC is done.
@@ -37,6 +39,10 @@ pub struct Arguments {
     /// File bytes in each frame.
     #[arg(long, value_name = "BYTES")]
     payload: Option<u32>,
+    /// Let the NIC cut runs of up to 64 KiB into frames with so many file bytes, 64 at least; without a number, as many as
+    /// the MTU has room for (1472 for 1500). What is lost is sent again in frames of --payload. Written --segment=BYTES.
+    #[arg(long, value_name = "BYTES", num_args = 0..=1, require_equals = true)]
+    segment: Option<Option<u16>>,
     /// Largest IP packet, bytes.
     #[arg(long, default_value_t = 1500, value_name = "BYTES")]
     mtu: u16,
@@ -100,6 +106,8 @@ pub struct Plan {
     pub to: SocketAddrV4,
     pub to_mac: Option<Mac>,
     pub payload: u32,
+    /// File bytes in each segment, if the NIC is to cut.
+    pub segment: Option<u16>,
     pub max_frame: u16,
     pub rate: Option<f64>,
     pub seconds: Option<f64>,
@@ -158,6 +166,10 @@ impl Arguments {
         if from.port() == 0 || to.port() == 0 || to.ip().is_unspecified() {
             return usage(format!("{from} to {to}: neither port may be 0, nor the receiver's address unspecified"));
         }
+        if RUN_PORTS.contains(&from.port()) {
+            let (first, last) = (RUN_PORTS.start, RUN_PORTS.end - 1);
+            return usage(format!("--from {from}: ports {first} to {last} are for what --segment sends; take another"));
+        }
         // The receiver's answers are up to 1280 bytes long.
         if !(1280..=9700).contains(&self.mtu) {
             return usage(format!("--mtu {}: 1280 to 9700 bytes would do", self.mtu));
@@ -170,6 +182,7 @@ impl Arguments {
                 self.mtu
             ));
         }
+        let segment = self.segment.map(|segment| segment_length(segment, self.mtu)).transpose()?;
         let times = [("--seconds", self.seconds), ("--give-up", Some(self.give_up)), ("--hang-after", self.hang_after)];
         for (flag, value) in [("--rate", self.rate)].into_iter().chain(times) {
             if value.is_some_and(|value| !(value.is_finite() && value > 0.0 && value < 1e6)) {
@@ -198,6 +211,7 @@ impl Arguments {
             to,
             to_mac: self.to_mac.as_deref().map(parse_mac).transpose()?,
             payload,
+            segment,
             max_frame: self.mtu + 14,
             rate: self.rate,
             seconds: self.seconds,
@@ -212,6 +226,18 @@ impl Arguments {
             json: self.json,
         })
     }
+}
+
+/// File bytes in each segment: `asked`, or as many as the MTU has room for.
+fn segment_length(asked: Option<u16>, mtu: u16) -> Result<u16> {
+    let (shortest, longest) = (Offload::SMALLEST_SEGMENT, mtu - IP_UDP_HEADERS);
+    let segment = asked.unwrap_or(longest);
+    if (shortest..=longest).contains(&segment) {
+        return Ok(segment);
+    }
+    Err(Error::Usage(format!(
+        "--segment={segment}: with an MTU of {mtu}, {shortest} to {longest} bytes of the file would do"
+    )))
 }
 
 /// The sender's own program, for want of a better file.
@@ -248,3 +274,4 @@ fn parse_mac(text: &str) -> Result<Mac> {
 const HANG_AFTER: Duration = Duration::from_secs(5);
 const LOOPBACK_FROM: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 4000);
 const LOOPBACK_TO: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 2), 4001);
+const IP_UDP_HEADERS: u16 = 20 + 8;

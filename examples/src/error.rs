@@ -30,6 +30,15 @@ pub enum Error {
         /// Seconds waited.
         seconds: u64,
     },
+    /// The device does not cut UDP.
+    #[error(
+        "segments: {device} does not cut UDP into segments; leave out --segment, or name a device that does: \
+         emulated:ixgbe, emulated:virtio, an 82599"
+    )]
+    NoSegments {
+        /// The device.
+        device: String,
+    },
     /// The NIC took frames and never said it was done with them, again and again.
     #[error(
         "nic: {device} has not completed a descriptor for {seconds:.1} s, with {tokens} buffers in its ring, and {resets} resets have not helped; is the card, or its emulator, in order?"

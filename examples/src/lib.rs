@@ -7,6 +7,7 @@ pub mod packet;
 mod pool;
 pub mod report;
 pub mod scribble;
+pub mod segmented;
 pub mod sending;
 pub mod source;
 pub mod station;

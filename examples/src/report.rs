@@ -11,6 +11,8 @@ pub struct Report {
     pub bytes: u64,
     /// Frames with file data, those sent again included.
     pub frames: u64,
+    /// Runs that the NIC cut them from; 0 without `--segment`.
+    pub runs: u64,
     /// From the first frame to the last answer, seconds.
     pub seconds: f64,
     /// Frames whose bytes were not those that were digested.

@@ -8,9 +8,11 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use stillwire_dma::Payload;
 use stillwire_driver::Offload;
 
 use crate::packet::{Endpoint, UDP_HEADERS, UdpTemplate};
+use crate::segmented::{RUN_DESCRIPTORS, RunOf, Runs};
 use crate::source::Source;
 use crate::station::{Cargo, Datagram, Station};
 use crate::transfer::{DATA_HEADER_LEN, Header, Next, Receiver, ReceiverConfig, Sender, SenderConfig, Sink, Summary};
@@ -26,6 +28,8 @@ pub struct Options {
     pub to: Endpoint,
     /// File bytes in each frame.
     pub payload: u32,
+    /// Send runs that the NIC cuts into segments of so many file bytes; what is sent again goes in frames of `payload`.
+    pub segment: Option<u16>,
     /// Gigabits a second on the wire, frames only; `None` as fast as it goes.
     pub rate: Option<f64>,
     /// Send the file again and again for so long.
@@ -51,7 +55,8 @@ impl Loopback {
         let file = |source| Error::File { path: path.to_owned(), source };
         let file = compare.then(|| File::open(path)).transpose().map_err(file)?;
         let source = source.clone();
-        let config = ReceiverConfig { window: LOOPBACK_WINDOW, keep: true, ..ReceiverConfig::default() };
+        let config =
+            ReceiverConfig { window: LOOPBACK_WINDOW, keep: true, in_order: true, ..ReceiverConfig::default() };
         let check = Check { file, source, path: path.to_owned(), buffer: Vec::new(), compared: 0, differs: None };
         Ok(Self { receiver: Receiver::new(config), check })
     }
@@ -73,7 +78,9 @@ pub struct Totals {
     pub resent: u64,
     /// Bytes of file data that the NIC gave back as not sent when it was reset; they were sent again.
     pub not_sent: u64,
-    /// Frames whose bytes were not those that were digested.
+    /// Runs that frames were cut from.
+    pub runs: u64,
+    /// Frames, and runs, whose bytes were not those that were digested.
     pub torn: u64,
     /// Transfers completed.
     pub transfers: u64,
@@ -108,6 +115,7 @@ pub fn send(
         totals.frames += summary.datagrams;
         totals.resent += summary.resent;
         totals.not_sent += summary.unsent;
+        totals.runs += summary.runs;
         totals.torn += summary.torn;
         totals.transfers += 1;
         totals.verified &= summary.received == len;
@@ -132,12 +140,15 @@ struct Sending<'a> {
     position: &'a AtomicU64,
     start: Instant,
     forth: UdpTemplate,
+    runs: Option<Runs>,
     back: UdpTemplate,
     datagrams: Vec<Datagram>,
     /// With a rate: when the next data may go out.
     next_data: Duration,
     /// Bytes of the file that the protocol has handed out and that are not in the ring yet.
     owed: Range<u64>,
+    /// Whether they go in runs.
+    owed_in_runs: bool,
     /// When they could be held last, and how much of them is tried at once, bytes.
     held: Duration,
     at_once: u64,
@@ -161,10 +172,12 @@ impl<'a> Sending<'a> {
             position,
             start,
             forth,
+            runs: options.segment.map(|segment| Runs::new(me, options.to, segment)),
             back,
             datagrams: Vec::new(),
             next_data: Duration::ZERO,
             owed: 0..0,
+            owed_in_runs: false,
             held: Duration::ZERO,
             at_once: RUN,
         }
@@ -179,6 +192,7 @@ impl<'a> Sending<'a> {
     ) -> Result<Summary> {
         let config = SenderConfig {
             deadline: self.options.deadline,
+            segment: self.options.segment.map(u32::from),
             ..SenderConfig::new(self.options.to.address.into(), id, self.len, self.options.payload)
         };
         let mut sender = Sender::new(config);
@@ -191,8 +205,10 @@ impl<'a> Sending<'a> {
             if data_may_go && !self.owed.is_empty() {
                 busy |= self.post_owed(id, room, now)?;
             } else if data_may_go {
-                match sender.next_run(now, room) {
-                    Next::Data(run) => {
+                let next = sender.next_run(now, room);
+                self.owed_in_runs = matches!(next, Next::Run(_));
+                match next {
+                    Next::Data(run) | Next::Run(run) => {
                         (self.owed, self.held) = (run, now);
                         busy |= self.post_owed(id, room, now)?;
                         progress(sender.sent_once());
@@ -222,8 +238,9 @@ impl<'a> Sending<'a> {
         }
         if let Some(far) = loopback {
             for datagram in datagrams.iter().filter(|datagram| datagram.port == self.options.to.address.port()) {
-                if let Some(reply) = far.receiver.datagram(now, &datagram.payload, &mut far.check) {
-                    self.station.send(&mut self.back, &reply);
+                let from = datagram.from.address.into();
+                if let Some(reply) = far.receiver.datagram(now, from, &datagram.payload, &mut far.check) {
+                    self.station.send(&mut self.back, &reply.datagram);
                 }
                 if let Some(error) = far.check.differs.take() {
                     return Err(error);
@@ -249,7 +266,11 @@ impl<'a> Sending<'a> {
     /// Bytes of the file that the ring has room for, at most a run.
     fn room(&mut self) -> Result<u64> {
         let payload = u64::from(self.options.payload);
-        let frames = self.station.tx()?.free().saturating_sub(SPARE_DESCRIPTORS) / DESCRIPTORS_A_FRAME;
+        let free = self.station.tx()?.free().saturating_sub(SPARE_DESCRIPTORS);
+        if self.runs.is_some() && free < RUN_DESCRIPTORS {
+            return Ok(0);
+        }
+        let frames = free / DESCRIPTORS_A_FRAME;
         Ok((frames as u64 * payload).min(RUN.max(payload)))
     }
 
@@ -262,16 +283,26 @@ impl<'a> Sending<'a> {
             let (path, expected) = (self.source.path().to_owned(), self.len);
             return Err(stillwire_filecache::Error::Shrunk { path, expected, found }.into());
         }
-        let payload = u64::from(self.options.payload);
+        let segment = self.runs.as_ref().filter(|_| self.owed_in_runs).map(Runs::segment);
+        let piece = segment.map_or(self.options.payload.into(), u64::from);
         // Whole frames, or the receiver would get two where it reckons with one.
-        let most = (room.min(self.at_once) / payload).max(1) * payload;
+        let most = (room.min(self.at_once) / piece).max(1) * piece;
         let run = self.owed.start..self.owed.end.min(self.owed.start + most);
         self.position.store(run.start, Ordering::Relaxed);
         match self.source.cargo(run.clone())? {
             Ok(cargo) => {
                 self.owed.start = run.end;
                 (self.held, self.at_once) = (now, (self.at_once * 2).min(RUN));
-                self.post_run(id, run, cargo, now)?;
+                let wire_bits = match segment {
+                    Some(segment) => self.post_segments(id, run, segment, cargo)?,
+                    None => self.post_run(id, run, cargo)?,
+                };
+                self.station.tx()?.publish();
+                if let Some(gigabits) = self.options.rate {
+                    // Time not used is not saved up, so a pause does not end in a burst.
+                    let spent = Duration::from_secs_f64(wire_bits / (gigabits * 1e9));
+                    self.next_data = self.next_data.max(now.saturating_sub(RATE_SLACK)) + spent;
+                }
                 Ok(true)
             }
             Err(error) => {
@@ -282,8 +313,20 @@ impl<'a> Sending<'a> {
         }
     }
 
-    /// Posts `run` (bytes of the file) as frames that share one hold.
-    fn post_run(&mut self, id: u64, run: Range<u64>, cargo: Cargo, now: Duration) -> Result<()> {
+    /// Posts `run` (bytes of the file) for the NIC to cut; its bits on the wire.
+    fn post_segments(&mut self, id: u64, run: Range<u64>, segment: u16, cargo: Cargo) -> Result<f64> {
+        let Some(runs) = &mut self.runs else { return Ok(0.0) };
+        let len = cargo.len();
+        let crc32 = cargo.crc32(0..len)?;
+        let of = RunOf { transfer: id, file_size: self.len };
+        let back = runs.post(self.station.tx()?, of, run.start, crc32, cargo)?;
+        debug_assert!(back.is_none(), "room() left enough descriptors");
+        let frames = len.div_ceil(segment.into());
+        Ok((len + frames * (UDP_HEADERS + 4 + 20)) as f64 * 8.0)
+    }
+
+    /// Posts `run` (bytes of the file) as frames that share one hold; their bits on the wire.
+    fn post_run(&mut self, id: u64, run: Range<u64>, cargo: Cargo) -> Result<f64> {
         let len = (run.end - run.start) as usize;
         let payload = self.options.payload as usize;
         let mut posting = self.station.tx()?.run(cargo);
@@ -300,14 +343,7 @@ impl<'a> Sending<'a> {
             let posted = posting.post(&bytes, Some(Offload::UDP_V4), part)?;
             debug_assert!(posted, "room() left enough descriptors");
         }
-        drop(posting);
-        self.station.tx()?.publish();
-        if let Some(gigabits) = self.options.rate {
-            // Time not used is not saved up, so a pause does not end in a burst.
-            let spent = Duration::from_secs_f64(wire_bits / (gigabits * 1e9));
-            self.next_data = self.next_data.max(now.saturating_sub(RATE_SLACK)) + spent;
-        }
-        Ok(())
+        Ok(wire_bits)
     }
 }
 

@@ -14,6 +14,7 @@ use stillwire_filecache::{DirectHold, Hold, Unheld};
 use crate::device::OpenDevice;
 use crate::packet::{self, Endpoint, Received, UdpTemplate};
 use crate::pool::{Buffer, Pool};
+use crate::transfer::MAX_RUN;
 use crate::{Error, Result};
 
 /// What travels with frames through the transmit ring.
@@ -177,6 +178,16 @@ impl Station {
     /// The NIC's function: for mapping memory.
     pub fn function(&self) -> &stillwire_dma::PciFunction {
         &self.device.function
+    }
+
+    /// Refuses a device that does not cut UDP into segments.
+    ///
+    /// # Errors
+    /// [`Error::NoSegments`].
+    pub fn must_segment(&self) -> Result<()> {
+        let can = self.nic.capabilities();
+        let does = can.udp_segmentation && can.max_segmented >= packet::UDP_HEADERS + MAX_RUN as usize;
+        if does { Ok(()) } else { Err(Error::NoSegments { device: self.name.clone() }) }
     }
 
     /// Who we are.

@@ -32,6 +32,41 @@ fn another_family_s_device_carries_the_same_bytes() {
     }
 }
 
+/// What the NIC cuts, around a segment, a run, and a segment that would be as long as an announcement.
+#[test]
+fn segments_come_back_byte_for_byte() {
+    let folder = TempDir::new().unwrap();
+    let sizes =
+        [0, 1, 60, 1471, 1472, 1473, 2943, 2944, 3003, 3004, 3005, 16_252, 64_767, 64_768, 64_769, 64_828, 5_000_000];
+    for (device, sizes) in [("emulated:ixgbe", &sizes[..]), ("emulated:virtio", &[0, 2944, 3004, 64_769, 5_000_000])] {
+        for &len in sizes {
+            let report = send(&[text(&file(folder.path(), len)), "--device", device, "--segment"]);
+            let arrived = (report.bytes, report.torn, report.resent, report.verified);
+            assert_eq!(arrived, (len as u64, 0, 0, true), "{device}: {len}: {report:?}");
+            assert_eq!(report.runs > 0, len >= 2 * 1472, "{device}: {len}: {report:?}");
+            let (fewest, most) = (len.div_ceil(1472) as u64, len.div_ceil(1428) as u64);
+            assert!((fewest..=most).contains(&report.frames), "{device}: {len}: {report:?}");
+        }
+    }
+}
+
+#[test]
+fn segments_of_other_lengths() {
+    let folder = TempDir::new().unwrap();
+    let path = file(folder.path(), 300_001);
+    for (arguments, segment) in [
+        (&["--segment=64"][..], 64),
+        (&["--segment=1000", "--payload", "17"], 1000),
+        (&["--segment", "--mtu", "9000"], 8972),
+        (&["--segment", "--mtu", "1280"], 1252),
+        (&["--segment", "--cache", "1", "--rate", "0.5"], 1472),
+    ] {
+        let report = send(&[&[text(&path)], arguments].concat());
+        assert_eq!((report.bytes, report.torn, report.verified), (300_001, 0, true), "{arguments:?}: {report:?}");
+        assert!(report.runs > 0 && report.frames >= 300_001u64.div_ceil(segment), "{arguments:?}: {report:?}");
+    }
+}
+
 #[test]
 fn small_payloads_and_a_jumbo_mtu() {
     let folder = TempDir::new().unwrap();
@@ -58,15 +93,16 @@ fn an_empty_file_is_said_to_be_empty() {
 }
 
 /// The promise, and what happens without it: the same file, the same writers, with holds and without.
-fn scribble_pair(device: &str, seconds: &str) {
+fn scribble_pair(arguments: &[&str], seconds: &str) {
     let folder = TempDir::new().unwrap();
     let path = file(folder.path(), 8 << 20);
-    let held = send(&[text(&path), "--device", device, "--scribble", "--seconds", seconds]);
+    let send = |more: &[&str]| send(&[&[text(&path), "--scribble", "--seconds", seconds], arguments, more].concat());
+    let held = send(&[]);
     assert_eq!(held.torn, 0, "{held:?}");
     assert!(held.writer_pauses > 0 && held.verified, "{held:?}");
     assert!(held.seconds >= seconds.parse().unwrap());
     assert!(held.writer_pause_us.max >= held.writer_pause_us.p50 && held.writer_pause_us.p50 > 0.0, "{held:?}");
-    let unheld = send(&[text(&path), "--device", device, "--scribble", "--unheld", "--seconds", seconds]);
+    let unheld = send(&["--unheld"]);
     assert!(unheld.torn > 0, "{unheld:?}");
     // Writers may wait for write-back, but for no hold.
     assert_eq!(unheld.holds, 0, "{unheld:?}");
@@ -74,19 +110,24 @@ fn scribble_pair(device: &str, seconds: &str) {
 
 #[test]
 fn scribbled_pages_are_still_when_held_and_torn_when_not() {
-    scribble_pair("emulated:ixgbe", "1.5");
+    scribble_pair(&[], "1.5");
 }
 
 #[test]
 fn scribbled_pages_are_still_on_virtio_too() {
-    scribble_pair("emulated:virtio", "1.5");
+    scribble_pair(&["--device", "emulated:virtio"], "1.5");
 }
 
 #[test]
-#[ignore = "takes 40 s; cargo xtask test runs it"]
+fn scribbled_pages_are_still_while_the_nic_cuts_them() {
+    scribble_pair(&["--segment"], "1.5");
+}
+
+#[test]
+#[ignore = "takes 60 s; cargo xtask test runs it"]
 fn scribbled_pages_are_still_for_ten_seconds() {
-    for device in ["emulated:ixgbe", "emulated:virtio"] {
-        scribble_pair(device, "10");
+    for arguments in [&[][..], &["--device", "emulated:virtio"], &["--segment"]] {
+        scribble_pair(arguments, "10");
     }
 }
 
@@ -94,8 +135,10 @@ fn scribbled_pages_are_still_for_ten_seconds() {
 #[ignore = "100 MB; cargo xtask test runs it"]
 fn a_hundred_megabytes() {
     let folder = TempDir::new().unwrap();
-    let report = send(&[text(&file(folder.path(), 100_000_000))]);
-    assert_eq!((report.bytes, report.torn, report.verified), (100_000_000, 0, true), "{report:?}");
+    for arguments in [&[][..], &["--segment"]] {
+        let report = send(&[&[text(&file(folder.path(), 100_000_000))], arguments].concat());
+        assert_eq!((report.bytes, report.torn, report.verified), (100_000_000, 0, true), "{report:?}");
+    }
 }
 
 /// One page, written and sent over and over: the writers must get their turn all the same.
@@ -136,6 +179,9 @@ fn mistakes_are_explained() {
         (&[path, "--hang-after", "10"], "below --give-up"),
         (&[path, "--payload", "1429"], "room for 1 to 1428 bytes"),
         (&[path, "--payload", "0"], "room for 1 to 1428 bytes"),
+        (&[path, "--segment=63"], "64 to 1472 bytes"),
+        (&[path, "--segment=1473"], "64 to 1472 bytes"),
+        (&[path, "--from", "192.0.2.1:65295"], "65280 to 65295"),
         (&[path, "--mtu", "1279"], "1280 to 9700"),
         (&[path, "--rate=-1"], "--rate -1"),
         (&[&[path][..], &ends, &["--wire", "carrier-pigeon"]].concat(), "carrier-pigeon"),
@@ -185,7 +231,7 @@ impl Emulator {
     fn start(folder: &Path, arguments: &[&str]) -> Self {
         let socket = folder.join("nic");
         let mut command = Command::new(common::emulator());
-        command.args(["--model", "ixgbe", "--wire", "loopback", "--socket"]).arg(&socket).args(arguments);
+        command.args(["--wire", "loopback", "--socket"]).arg(&socket).args(arguments);
         let child = Guarded::start(command.stdout(Stdio::null()));
         wait_for("the emulator's socket", Duration::from_secs(10), || socket.exists().then_some(()));
         Self { child, socket }
@@ -212,6 +258,19 @@ fn the_same_sender_over_a_vfio_user_socket() {
         finish(emulator.child.take(), Duration::from_secs(10));
         assert!(!emulator.socket.exists(), "the socket stays behind");
     }
+}
+
+#[test]
+fn a_device_that_does_not_cut_is_refused() {
+    let folder = TempDir::new().unwrap();
+    let path = file(folder.path(), 100_000);
+    let emulator = Emulator::start(folder.path(), &["--model", "virtio", "--without", "host_uso"]);
+    let device = emulator.device();
+    let output = run(Command::new(example("send")).args([text(&path), "--device", &device, "--segment"]));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(said.contains(&format!("{device} does not cut UDP")) && said.contains("emulated:ixgbe"), "{said}");
+    assert!(send(&[text(&path), "--device", &device]).verified, "without --segment it does");
 }
 
 #[test]
@@ -317,6 +376,7 @@ fn what_is_printed_last_is_the_report() {
         "device",
         "bytes",
         "frames",
+        "runs",
         "seconds",
         "torn",
         "resent",

@@ -12,7 +12,7 @@ use common::{contents, example, text};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use stillwire_examples::transfer::{
-    DATA_HEADER_LEN, Header, Next, ProtocolError, Reason, Sender, SenderConfig, Summary,
+    DATA_HEADER_LEN, Header, Next, ProtocolError, RUN_PORTS, Reason, Run, Sender, SenderConfig, Summary,
 };
 use tempfile::TempDir;
 
@@ -33,6 +33,24 @@ fn a_file_arrives_over_a_path_that_loses_a_tenth() {
     assert_eq!(json["crc32"], format!("{:08x}", crc32fast::hash(&file)));
     assert!(json["datagrams"].as_u64() > Some(2143) && json["seconds"].as_f64() > Some(0.0), "{json}");
     assert_only(place.path(), &["file"]);
+}
+
+/// What a NIC would cut, from sockets with the ports of runs.
+#[test]
+fn runs_arrive_over_a_path_that_loses_a_hundredth() {
+    let place = TempDir::new().unwrap();
+    let out = place.path().join("file");
+    let receive = Receive::start(&["--out", text(&out), "--json"]);
+    let file = contents(3_000_001);
+    let summary = Peer::new(receive.address, 1).with_runs().send(1, &file).unwrap();
+    assert!(summary.resent > 0, "nothing was lost: {summary:?}");
+    let (status, json) = receive.end();
+    assert_eq!(status, Some(0));
+    assert!(std::fs::read(&out).unwrap() == file, "the bytes differ");
+    let count = |key: &str| json[key].as_u64().unwrap();
+    assert!(count("runs") > summary.runs / 2 && count("broken") > 0, "{summary:?}: {json}");
+    // A run that lost a segment may have been filled up by a later one, whose announcement was lost: not torn.
+    assert_eq!((count("torn"), count("malformed")), (0, 0), "{json}");
 }
 
 #[test]
@@ -168,18 +186,36 @@ struct Peer<'a> {
     lost_percent: u32,
     drawn: std::cell::Cell<u32>,
     half_way: Option<Box<dyn Fn() + 'a>>,
+    /// A socket for each port that runs come from; none when it sends none.
+    runs: Vec<UdpSocket>,
+    announced: std::cell::Cell<u32>,
 }
 
 impl Peer<'_> {
     fn new(to: SocketAddr, lost_percent: u32) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.connect(to).unwrap();
-        Peer { socket, lost_percent, drawn: 1.into(), half_way: None }
+        Peer { socket, lost_percent, drawn: 1.into(), half_way: None, runs: Vec::new(), announced: 0.into() }
+    }
+
+    /// From an address that no other test has: its ports are given.
+    fn with_runs(mut self) -> Self {
+        let to = self.socket.peer_addr().unwrap();
+        let id = std::process::id().to_be_bytes();
+        let from = std::net::IpAddr::from([127, 64 | id[1] & 63, id[2], id[3].clamp(1, 254)]);
+        self.socket = UdpSocket::bind((from, 0)).unwrap();
+        self.runs = RUN_PORTS.map(|port| UdpSocket::bind((from, port)).unwrap()).collect();
+        for socket in self.runs.iter().chain([&self.socket]) {
+            socket.connect(to).unwrap();
+        }
+        self
     }
 
     fn send(&self, transfer: u64, file: &[u8]) -> Result<Summary, ProtocolError> {
         let to = self.socket.peer_addr().unwrap();
-        self.talk(Sender::new(SenderConfig::new(to, transfer, file.len() as u64, 1400)), file)
+        let segment = (!self.runs.is_empty()).then_some(1472);
+        let config = SenderConfig { segment, ..SenderConfig::new(to, transfer, file.len() as u64, 1400) };
+        self.talk(Sender::new(config), file)
     }
 
     fn talk(&self, mut sender: Sender, file: &[u8]) -> Result<Summary, ProtocolError> {
@@ -197,7 +233,8 @@ impl Peer<'_> {
                         half_way.take().inspect(|act| act());
                     }
                 }
-                Next::Probe(datagram) => self.emit(&datagram),
+                Next::Run(run) => self.run(&sender, run.start, &file[run.start as usize..run.end as usize]),
+                Next::Probe(datagram) => self.emit(&self.socket, &datagram),
                 Next::Wait(until) => {
                     let wait = until.saturating_sub(start.elapsed());
                     self.hear(&mut sender, start, wait.max(Duration::from_micros(1)));
@@ -214,11 +251,22 @@ impl Peer<'_> {
         let crc32 = crc32fast::hash(payload);
         Header::data(config.transfer, config.file_size, offset, payload.len() as u32, crc32).emit(&mut datagram);
         datagram.extend_from_slice(payload);
-        self.emit(&datagram);
+        self.emit(&self.socket, &datagram);
     }
 
-    fn emit(&self, datagram: &[u8]) {
-        let sent = if self.is_lost() { Ok(0) } else { self.socket.send(datagram) };
+    fn run(&self, sender: &Sender, offset: u64, bytes: &[u8]) {
+        let number = self.announced.replace(self.announced.get() + 1);
+        let (len, crc32) = (bytes.len() as u32, crc32fast::hash(bytes));
+        let run = Run { number, offset, len, segment: 1472, crc32 };
+        let socket = &self.runs[usize::from(run.port() - RUN_PORTS.start)];
+        self.emit(socket, &run.announcement(sender.config().transfer, sender.config().file_size));
+        for segment in bytes.chunks(1472) {
+            self.emit(socket, segment);
+        }
+    }
+
+    fn emit(&self, socket: &UdpSocket, datagram: &[u8]) {
+        let sent = if self.is_lost() { Ok(0) } else { socket.send(datagram) };
         // Refused: an earlier datagram met a closed port, as when `receive` has just been stopped.
         if let Err(error) = sent {
             assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused, "{error}");

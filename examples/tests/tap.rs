@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use common::{Guarded, contents, example, finish, last_line, run, skip, wait_for};
+use serde_json::Value;
 use stillwire_examples::report::Report;
 use tempfile::TempDir;
 
@@ -50,10 +51,11 @@ impl Namespace {
     }
 
     /// `send` through the emulated NIC and the TAP, to `receive` on the kernel's socket.
-    fn transfer(&self, file: &Path, out: &Path, flags: &[&str]) -> Report {
+    /// What both report.
+    fn transfer(&self, file: &Path, out: &Path, flags: &[&str]) -> (Report, Value) {
         let mut receive = self.command(example("receive"));
-        receive.args(["--listen", "10.99.0.2:9000", "--keep", "--out"]).arg(out);
-        let receive = Guarded::start(receive.stdout(Stdio::null()).stderr(Stdio::null()));
+        receive.args(["--listen", "10.99.0.2:9000", "--keep", "--json", "--out"]).arg(out);
+        let receive = Guarded::start(receive.stdout(Stdio::piped()).stderr(Stdio::null()));
         wait_for("receive's socket", Duration::from_secs(10), || {
             let sockets = run(self.command("cat").arg("/proc/net/udp"));
             // 10.99.0.2:9000 as the kernel writes it.
@@ -66,8 +68,9 @@ impl Namespace {
         assert!(output.status.success(), "{output:?}");
         // The file is in its place before the sender hears that it is complete.
         common::kill(receive.id(), "-TERM");
-        finish(receive.take(), Duration::from_secs(10));
-        last_line(&output)
+        let received = finish(receive.take(), Duration::from_secs(10)).stdout;
+        let received = String::from_utf8_lossy(&received).into_owned();
+        (last_line(&output), serde_json::from_str(received.lines().last().unwrap_or_default()).unwrap())
     }
 }
 
@@ -94,19 +97,43 @@ fn a_file_through_the_kernels_stack_with_checksums_that_it_accepts() {
     let folder = TempDir::new().unwrap();
     let file = common::file(folder.path(), 10_000_001);
     let out = folder.path().join("out");
-    let report = net.transfer(&file, &out, &[]);
+    let (report, _) = net.transfer(&file, &out, &[]);
     assert_eq!((report.torn, report.verified), (0, true), "{report:?}");
     assert!(std::fs::read(&out).unwrap() == contents(10_000_001), "the file differs");
     assert_eq!(net.udp("InCsumErrors"), 0);
     assert!(net.udp("InDatagrams") >= report.frames - report.resent);
 
     // Held pages under writers: whatever arrives is whole, and the kernel still finds every checksum right.
-    let report = net.transfer(&file, &out, &["--scribble", "--seconds", "2"]);
+    let (report, _) = net.transfer(&file, &out, &["--scribble", "--seconds", "2"]);
     assert!(report.torn == 0 && report.writer_pauses > 0, "{report:?}");
     assert_eq!(net.udp("InCsumErrors"), 0);
 
     // And the kernel does look: without holds the same writers make it count wrong checksums.
-    let report = net.transfer(&file, &out, &["--scribble", "--unheld", "--seconds", "2"]);
+    let (report, _) = net.transfer(&file, &out, &["--scribble", "--unheld", "--seconds", "2"]);
+    assert!(net.udp("InCsumErrors") > 0, "{report:?}");
+}
+
+#[test]
+fn what_the_nic_cuts_through_the_kernels_stack() {
+    let what = "send segments to a kernel UDP socket over TAP";
+    let Some(net) = namespace("cut", what) else { return };
+    let folder = TempDir::new().unwrap();
+    let out = folder.path().join("out");
+    for len in [0, 1, 1471, 1472, 1473, 3004, 64_767, 64_768, 64_769, 10_000_001] {
+        let (report, received) = net.transfer(&common::file(folder.path(), len), &out, &["--segment"]);
+        assert_eq!((report.torn, report.verified), (0, true), "{len}: {report:?}");
+        assert!(std::fs::read(&out).unwrap() == contents(len), "the file of {len} bytes differs");
+        // The socket has room, and nothing on the way changes the order: each run adds up.
+        assert_eq!((&received["broken"], &received["mismatched"]), (&0.into(), &0.into()), "{len}: {received}");
+        assert_eq!(received["runs"], report.runs, "{len}: {received}");
+        assert_eq!(report.runs > 0, len >= 2944, "{len}: {report:?}");
+    }
+    assert_eq!(net.udp("InCsumErrors"), 0);
+    let file = common::file(folder.path(), 10_000_001);
+    let (report, _) = net.transfer(&file, &out, &["--segment", "--scribble", "--seconds", "2"]);
+    assert!(report.torn == 0 && report.writer_pauses > 0, "{report:?}");
+    assert_eq!(net.udp("InCsumErrors"), 0);
+    let (report, _) = net.transfer(&file, &out, &["--segment", "--scribble", "--unheld", "--seconds", "2"]);
     assert!(net.udp("InCsumErrors") > 0, "{report:?}");
 }
 
@@ -120,10 +147,14 @@ fn a_file_over_a_path_that_loses_one_datagram_in_a_hundred() {
     let folder = TempDir::new().unwrap();
     let file = common::file(folder.path(), 10_000_001);
     let out = folder.path().join("out");
-    let report = net.transfer(&file, &out, &[]);
+    let (report, _) = net.transfer(&file, &out, &[]);
     assert!(report.resent > 0, "nothing was lost: {report:?}");
     assert_eq!((report.torn, report.verified), (0, true), "{report:?}");
     assert!(std::fs::read(&out).unwrap() == contents(10_000_001), "the file differs");
+    let (report, received) = net.transfer(&file, &out, &["--segment"]);
+    assert!(report.resent > 0 && report.verified, "{report:?}");
+    assert!(received["broken"].as_u64() > Some(0) && received["runs"].as_u64() > Some(0), "{received}");
+    assert!(std::fs::read(&out).unwrap() == contents(10_000_001), "the file in runs differs");
 }
 
 /// Loses one datagram in a hundred in each direction: by `tc netem` on the way out and by nftables on the way in,

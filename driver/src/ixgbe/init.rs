@@ -234,7 +234,7 @@ impl Function {
         let on = |bits| if self.config.flow_control { bits } else { 0 };
         (0..FCTTV.count).for_each(|pair| self.regs.write(FCTTV.at(pair), PAUSE | PAUSE << 16));
         self.regs.write(FCRTV, PAUSE / 2);
-        self.regs.write(FCRTL.at(0), on(high / 2 & !31 | FCRTL_XONE));
+        self.regs.write(FCRTL.at(0), on((high / 2) & !31 | FCRTL_XONE));
         self.regs.write(FCRTH.at(0), high & !31 | on(FCRTH_FCEN));
         self.regs.write(FCCFG, on(FCCFG_TFCE));
         let others = self.regs.read(MFLCN) & !(MFLCN_RFCE | MFLCN_DPF);

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{DATA_HEADER_LEN, Reason};
+use super::{ANNOUNCEMENT_LEN, DATA_HEADER_LEN, MAX_RUN, Reason};
 
 /// What can be wrong with a datagram, and how a conversation can fail.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -81,6 +81,17 @@ pub enum ProtocolError {
         /// End, bytes.
         end: u64,
     },
+    /// The announced run cannot be cut so.
+    #[error(
+        "transfer: no run has {len} bytes in segments of {segment}: 1 to {MAX_RUN} would do, in segments of more than \
+         {ANNOUNCEMENT_LEN}, and none of them of just as many"
+    )]
+    Run {
+        /// Length of the run, bytes.
+        len: u32,
+        /// Length of its segments, bytes.
+        segment: u32,
+    },
     /// A reason that does not exist.
     #[error("transfer: no refusal reason {found}")]
     UnknownReason {
@@ -100,7 +111,7 @@ pub enum ProtocolError {
     },
     /// The receiver answers, but nothing that is sent arrives whole.
     #[error(
-        "{to} answers, but in {:.1} s no further byte arrived whole ({torn} torn): try a smaller `--payload`; \
+        "{to} answers, but in {:.1} s no further byte arrived whole ({torn} torn): try a smaller `--payload`, or no `--segment`; \
          does something on the way drop large datagrams?",
         .waited.as_secs_f64()
     )]

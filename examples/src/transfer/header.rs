@@ -19,6 +19,8 @@ pub enum Kind {
     Complete = 4,
     /// The receiver does not take this transfer.
     Refuse = 5,
+    /// Bytes of the file follow, cut by the NIC; from the sender.
+    Run = 6,
 }
 
 /// The fields of a header that are not the same in every datagram. The byte layout is in the
@@ -31,7 +33,7 @@ pub struct Header {
     pub more: bool,
     /// The sender's number for the transfer.
     pub transfer: u64,
-    /// Data: place of the payload in the file, bytes. Probe and Missing: everything below has been sent once.
+    /// Data and Run: place of the bytes in the file. Probe and Missing: everything below has been sent once.
     pub offset: u64,
     /// Size of the file, bytes.
     pub file_size: u64,
@@ -146,6 +148,7 @@ impl RawHeader {
             3 => Kind::Missing,
             4 => Kind::Complete,
             5 => Kind::Refuse,
+            6 => Kind::Run,
             found => return Err(ProtocolError::UnknownKind { found }),
         };
         let more = match self.flags.get() {
@@ -222,7 +225,7 @@ mod tests {
         check(|b| b[0] = b'X', Some(ProtocolError::Magic { found: 0x5874_5772 }));
         check(|b| b[4] = 2, Some(ProtocolError::Version { found: 2 }));
         check(|b| b[5] = 0, Some(ProtocolError::UnknownKind { found: 0 }));
-        check(|b| b[5] = 6, Some(ProtocolError::UnknownKind { found: 6 }));
+        check(|b| b[5] = 7, Some(ProtocolError::UnknownKind { found: 7 }));
         check(|b| b[7] = 1, Some(ProtocolError::Flags { found: 1 }));
         check(|b| (b[5], b[7]) = (3, 1), None);
         check(|b| (b[5], b[7]) = (3, 2), Some(ProtocolError::Flags { found: 2 }));

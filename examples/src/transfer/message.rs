@@ -6,7 +6,7 @@ use std::ops::Range;
 use zerocopy::byteorder::big_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::{DATA_HEADER_LEN, Header, Kind, ProtocolError};
+use super::{DATA_HEADER_LEN, Header, Kind, ProtocolError, Run};
 
 /// Most ranges that one Missing datagram lists: with them it is still shorter than 1280 bytes.
 pub const MAX_MISSING: usize = 64;
@@ -42,6 +42,8 @@ pub enum Message {
         /// Why.
         reason: Reason,
     },
+    /// Bytes of the file follow in segments, without a header.
+    Run(Run),
 }
 
 /// How far a receiver is.
@@ -118,6 +120,7 @@ impl Message {
                 [reason] => Message::Refuse { reason: Reason::from_wire(*reason)? },
                 _ => return Err(length),
             },
+            Kind::Run => Message::Run(Run::parse(header, payload)?),
         }))
     }
 
@@ -150,6 +153,7 @@ impl Message {
                 bytes.push(*reason as u8);
                 (Kind::Refuse, 0, false)
             }
+            Message::Run(run) => return run.announcement(transfer, file_size).to_vec(),
         };
         let payload = &bytes[DATA_HEADER_LEN..];
         let length = u32::try_from(payload.len()).expect("a message is shorter than 1280 bytes");

@@ -2,10 +2,15 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::time::Duration;
 
-use super::{Header, Insert, Kind, MAX_MISSING, Message, ProtocolError, RangeSet, Reason, Status};
+use super::assembly::{Assembly, Taken};
+use super::{
+    ANNOUNCEMENT_LEN, Header, Insert, Kind, MAX_MISSING, Message, ProtocolError, RUN_PORTS, RangeSet, Reason,
+    ReceiverConfig, ReceiverStats, State, Status,
+};
 
 /// Where a receiver puts the bytes. Every error ends the transfer: the sender is told, and
 /// [`Receiver::take_error`] gives the error to the caller.
@@ -25,83 +30,18 @@ pub trait Sink {
     }
 }
 
-/// What a receiver takes.
-#[derive(Clone, Debug)]
-pub struct ReceiverConfig {
-    /// What the socket can hold unread, bytes, each datagram weighing its payload plus
-    /// [`DATAGRAM_OVERHEAD`](super::DATAGRAM_OVERHEAD).
-    pub window: u32,
-    /// Take further transfers after the first. Otherwise they are refused as [`Reason::Finished`].
-    pub keep: bool,
-    /// A transfer that has been silent for so long gives way to another.
-    pub abandon_after: Duration,
-    /// Most ranges of the file that are remembered; pieces that would need more are asked for again later.
-    pub max_ranges: usize,
+/// A datagram for the sender.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// Where it goes: not always to where the datagram came from that was just handed in.
+    pub to: SocketAddr,
+    /// What it says.
+    pub datagram: Vec<u8>,
 }
-
-impl Default for ReceiverConfig {
-    fn default() -> ReceiverConfig {
-        ReceiverConfig { window: 64 << 10, keep: false, abandon_after: Duration::from_secs(3), max_ranges: 16 << 10 }
-    }
-}
-
-/// What a receiver has seen since it was made, over all transfers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ReceiverStats {
-    /// Datagrams of any kind.
-    pub datagrams: u64,
-    /// Bytes of files that arrived whole, each counted once.
-    pub bytes: u64,
-    /// Data whose payload did not match its crc32.
-    pub torn: u64,
-    /// Data that brought nothing new.
-    pub duplicates: u64,
-    /// Data left out because too many ranges were to be remembered; asked for again.
-    pub left_out: u64,
-    /// Datagrams that are not of this protocol, or contradict their own transfer.
-    pub malformed: u64,
-    /// Late data of an earlier transfer, data of a refused one, and what only a receiver says.
-    pub ignored: u64,
-    /// Transfers completed.
-    pub transfers: u64,
-}
-
-/// Where a receiver stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// No transfer has begun.
-    Idle,
-    /// In the middle of one.
-    Receiving {
-        /// The sender's number for it.
-        transfer: u64,
-        /// Bytes that have arrived whole.
-        received: u64,
-        /// Size of the file, bytes.
-        file_size: u64,
-    },
-    /// The last one is complete; its probes are still answered.
-    Complete {
-        /// The sender's number for it.
-        transfer: u64,
-        /// Size of the file, bytes.
-        file_size: u64,
-    },
-    /// The last one was refused; its probes are still answered.
-    Refused {
-        /// The sender's number for it.
-        transfer: u64,
-        /// Why.
-        reason: Reason,
-    },
-}
-
-/// A datagram for the peer whose datagram was just handed in.
-pub type Reply = Vec<u8>;
 
 /// The receiver's end of the conversation: one transfer at a time.
 ///
-/// Its memory is bounded by [`ReceiverConfig::max_ranges`], whatever arrives.
+/// Its memory is bounded by [`ReceiverConfig::max_ranges`] and [`RUNS`](super::RUNS), whatever arrives.
 #[derive(Debug)]
 pub struct Receiver {
     config: ReceiverConfig,
@@ -117,8 +57,11 @@ struct Current {
     transfer: u64,
     file_size: u64,
     have: RangeSet,
+    runs: Assembly,
     status: Status,
     heard: Duration,
+    /// Where the last message of it came from.
+    peer: SocketAddr,
 }
 
 #[derive(Debug)]
@@ -134,9 +77,22 @@ impl Receiver {
         Receiver { config, current: None, past: VecDeque::new(), stats: ReceiverStats::default(), error: None }
     }
 
-    /// Takes one datagram that came in at `now`; the reply goes to where it came from.
-    pub fn datagram(&mut self, now: Duration, bytes: &[u8], sink: &mut impl Sink) -> Option<Reply> {
+    /// Takes one datagram that came in at `now` from the address and UDP port `from`.
+    pub fn datagram(&mut self, now: Duration, from: SocketAddr, bytes: &[u8], sink: &mut impl Sink) -> Option<Reply> {
         self.stats.datagrams += 1;
+        self.end_runs_before(from.port());
+        if !RUN_PORTS.contains(&from.port()) {
+            return self.message(now, from, bytes, sink).map(|datagram| Reply { to: from, datagram });
+        }
+        if bytes.len() == ANNOUNCEMENT_LEN {
+            self.announcement(now, from, bytes);
+            return None;
+        }
+        let to = self.current.as_ref()?.peer;
+        self.segment(now, from, bytes, sink).map(|datagram| Reply { to, datagram })
+    }
+
+    fn message(&mut self, now: Duration, from: SocketAddr, bytes: &[u8], sink: &mut impl Sink) -> Option<Vec<u8>> {
         let parsed =
             Header::parse(bytes).and_then(|(header, payload)| Ok((header, payload, Message::parse(&header, payload)?)));
         let Ok((header, payload, message)) = parsed else {
@@ -155,7 +111,7 @@ impl Receiver {
             return self.late(&header, probe);
         }
         if self.current.as_ref().is_none_or(|current| current.transfer != header.transfer) {
-            match self.begin(now, &header, sink) {
+            match self.begin(now, from, &header, sink) {
                 Ok(()) => (),
                 Err(Refusal::New(reason)) => return Some(refuse(&header, reason)),
                 Err(Refusal::Standing(reason)) => return self.turn_away(&header, probe, reason),
@@ -166,7 +122,7 @@ impl Receiver {
             self.stats.malformed += 1;
             return None;
         };
-        current.heard = now;
+        (current.heard, current.peer) = (now, from);
         match probe {
             Some((number, offset)) => self.probed(number, offset, sink),
             None => self.data(&header, payload, sink),
@@ -175,7 +131,8 @@ impl Receiver {
 
     /// Ends the transfer in progress; the reply tells its sender.
     pub fn stop(&mut self) -> Option<Reply> {
-        self.current.is_some().then(|| self.fail(Reason::Stopped))
+        let to = self.current.as_ref()?.peer;
+        Some(Reply { to, datagram: self.fail(Reason::Stopped) })
     }
 
     /// Where the receiver stands.
@@ -197,13 +154,18 @@ impl Receiver {
         self.stats
     }
 
+    /// Memory that runs which are not yet whole take, bytes.
+    pub fn run_memory(&self) -> usize {
+        self.current.as_ref().map_or(0, |current| current.runs.memory())
+    }
+
     /// The sink's error that ended the last transfer, if one did.
     pub fn take_error(&mut self) -> Option<io::Error> {
         self.error.take()
     }
 
     /// A datagram of a transfer that has ended.
-    fn late(&mut self, header: &Header, probe: Option<(u32, u64)>) -> Option<Reply> {
+    fn late(&mut self, header: &Header, probe: Option<(u32, u64)>) -> Option<Vec<u8>> {
         let past = self.past.iter().find(|past| past.transfer == header.transfer)?;
         if past.file_size != header.file_size {
             self.stats.malformed += 1;
@@ -223,12 +185,12 @@ impl Receiver {
     }
 
     /// Only probes are answered with a refusal: an answer to each datagram of a burst would make the burst worse.
-    fn turn_away(&mut self, header: &Header, probe: Option<(u32, u64)>, reason: Reason) -> Option<Reply> {
+    fn turn_away(&mut self, header: &Header, probe: Option<(u32, u64)>, reason: Reason) -> Option<Vec<u8>> {
         self.stats.ignored += 1;
         probe.map(|_| refuse(header, reason))
     }
 
-    fn begin(&mut self, now: Duration, header: &Header, sink: &mut impl Sink) -> Result<(), Refusal> {
+    fn begin(&mut self, now: Duration, peer: SocketAddr, header: &Header, sink: &mut impl Sink) -> Result<(), Refusal> {
         if self.current.as_ref().is_some_and(|current| now.saturating_sub(current.heard) < self.config.abandon_after) {
             return Err(Refusal::Standing(Reason::Busy));
         }
@@ -237,8 +199,8 @@ impl Receiver {
         }
         let Header { transfer, file_size, .. } = *header;
         let status = Status { window: self.config.window, ..Status::default() };
-        let have = RangeSet::new(self.config.max_ranges);
-        self.current = Some(Current { transfer, file_size, have, status, heard: now });
+        let (have, runs) = (RangeSet::new(self.config.max_ranges), Assembly::default());
+        self.current = Some(Current { transfer, file_size, have, runs, status, heard: now, peer });
         sink.begin(transfer, file_size).map_err(|error| {
             let reason = self.keep_error(error);
             self.fail(reason);
@@ -246,7 +208,7 @@ impl Receiver {
         })
     }
 
-    fn probed(&mut self, number: u32, offset: u64, sink: &mut impl Sink) -> Option<Reply> {
+    fn probed(&mut self, number: u32, offset: u64, sink: &mut impl Sink) -> Option<Vec<u8>> {
         let current = self.current.as_mut()?;
         current.status.number = current.status.number.max(number);
         if current.have.covered() == current.file_size {
@@ -259,14 +221,70 @@ impl Receiver {
         Some(Message::Missing { status, offset, ranges, more }.datagram(current.transfer, current.file_size))
     }
 
-    fn data(&mut self, header: &Header, payload: &[u8], sink: &mut impl Sink) -> Option<Reply> {
+    /// Where nothing overtakes anything, what comes from another port than a run says that no more of the run will come.
+    /// Without this, a run that lost its end might be filled up by a later one, whose announcement was lost, and look torn.
+    fn end_runs_before(&mut self, port: u16) {
+        if let Some(current) = self.current.as_mut().filter(|_| self.config.in_order) {
+            self.stats.broken += current.runs.give_up_all_but(port);
+        }
+    }
+
+    fn announcement(&mut self, now: Duration, from: SocketAddr, bytes: &[u8]) {
+        let parsed = Header::parse(bytes).and_then(|(header, payload)| Ok((header, Message::parse(&header, payload)?)));
+        let Ok((header, Some(Message::Run(run)))) = parsed else {
+            self.stats.malformed += 1;
+            return;
+        };
+        let Some(current) = self.current.as_mut().filter(|current| current.transfer == header.transfer) else {
+            self.stats.ignored += 1;
+            return;
+        };
+        if current.file_size != header.file_size || run.port() != from.port() {
+            self.stats.malformed += 1;
+            return;
+        }
+        current.heard = now;
+        self.stats.broken += u64::from(current.runs.announce(run, from.ip()));
+    }
+
+    fn segment(&mut self, now: Duration, from: SocketAddr, bytes: &[u8], sink: &mut impl Sink) -> Option<Vec<u8>> {
+        let current = self.current.as_mut()?;
+        let taken = current.runs.segment(from.port(), from.ip(), bytes);
+        if taken == Taken::Stray {
+            self.stats.ignored += 1;
+            return None;
+        }
+        current.heard = now;
+        match taken {
+            Taken::Stray | Taken::Part => (),
+            Taken::Broken => self.stats.broken += 1,
+            Taken::Mismatched if self.config.in_order => {
+                self.stats.torn += 1;
+                current.status.torn += 1;
+            }
+            Taken::Mismatched => self.stats.mismatched += 1,
+            Taken::Whole(run, bytes) => {
+                self.stats.runs += 1;
+                return self.store(run.offset, &bytes, sink);
+            }
+        }
+        None
+    }
+
+    fn data(&mut self, header: &Header, payload: &[u8], sink: &mut impl Sink) -> Option<Vec<u8>> {
         let current = self.current.as_mut()?;
         if let Err(ProtocolError::Torn { .. }) = header.verify(payload) {
             self.stats.torn += 1;
             current.status.torn += 1;
             return None;
         }
-        let range = header.offset..header.offset + u64::from(header.length);
+        self.store(header.offset, payload, sink)
+    }
+
+    /// Stores bytes that are those that were digested.
+    fn store(&mut self, offset: u64, bytes: &[u8], sink: &mut impl Sink) -> Option<Vec<u8>> {
+        let current = self.current.as_mut()?;
+        let range = offset..offset + bytes.len() as u64;
         // Into the set first, as it decides whether the bytes are wanted; an error of the sink voids the set anyway.
         match current.have.insert(range) {
             Insert::Known => {
@@ -281,14 +299,14 @@ impl Receiver {
             Insert::New(count) => self.stats.bytes += count,
         }
         let whole = current.have.covered() == current.file_size;
-        if let Err(error) = sink.write_at(header.offset, payload) {
+        if let Err(error) = sink.write_at(offset, bytes) {
             let reason = self.keep_error(error);
             return Some(self.fail(reason));
         }
         if whole { self.complete(sink) } else { None }
     }
 
-    fn complete(&mut self, sink: &mut impl Sink) -> Option<Reply> {
+    fn complete(&mut self, sink: &mut impl Sink) -> Option<Vec<u8>> {
         if let Err(error) = sink.finish() {
             let reason = self.keep_error(error);
             return Some(self.fail(reason));
@@ -301,7 +319,7 @@ impl Receiver {
     }
 
     /// Ends the current transfer for `reason`.
-    fn fail(&mut self, reason: Reason) -> Reply {
+    fn fail(&mut self, reason: Reason) -> Vec<u8> {
         let (transfer, file_size) = self.current.take().map_or((0, 0), |current| (current.transfer, current.file_size));
         self.remember(Past { transfer, file_size, outcome: Err(reason) });
         Message::Refuse { reason }.datagram(transfer, file_size)
@@ -332,7 +350,7 @@ enum Refusal {
     Standing(Reason),
 }
 
-fn refuse(header: &Header, reason: Reason) -> Reply {
+fn refuse(header: &Header, reason: Reason) -> Vec<u8> {
     Message::Refuse { reason }.datagram(header.transfer, header.file_size)
 }
 
@@ -341,6 +359,9 @@ const REMEMBERED: usize = 64;
 
 #[cfg(test)]
 mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use super::super::Run;
     use super::*;
 
     /// A file in memory that can be told to fail.
@@ -373,6 +394,8 @@ mod tests {
         }
     }
 
+    const PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 4000);
+
     /// A receiver, its sink and a clock, spoken to in short sentences.
     struct Bench {
         receiver: Receiver,
@@ -387,9 +410,31 @@ mod tests {
         }
 
         fn raw(&mut self, bytes: &[u8]) -> Option<Message> {
-            let reply = self.receiver.datagram(self.now, bytes, &mut self.sink)?;
-            let (header, payload) = Header::parse(&reply).unwrap();
+            self.raw_from(PEER, bytes)
+        }
+
+        fn raw_from(&mut self, from: SocketAddr, bytes: &[u8]) -> Option<Message> {
+            let reply = self.receiver.datagram(self.now, from, bytes, &mut self.sink)?;
+            assert_eq!(reply.to, PEER);
+            let (header, payload) = Header::parse(&reply.datagram).unwrap();
             Message::parse(&header, payload).unwrap()
+        }
+
+        /// Announces a run of `bytes` in segments of 100, for the crc32 of `digested`, and sends `segments` of it.
+        fn run(
+            &mut self,
+            number: u32,
+            (bytes, digested): (&[u8], &[u8]),
+            offset: u64,
+            segments: &[usize],
+        ) -> Option<Message> {
+            let (len, crc32) = (bytes.len() as u32, crc32fast::hash(digested));
+            let run = Run { number, offset, len, segment: 100, crc32 };
+            let from = SocketAddr::new(PEER.ip(), run.port());
+            assert_eq!(self.raw_from(from, &run.announcement(1, 1000)), None);
+            let replies: Vec<_> =
+                segments.iter().map(|&at| self.raw_from(from, bytes.chunks(100).nth(at).unwrap())).collect();
+            replies.into_iter().next_back().flatten()
         }
 
         fn data(&mut self, transfer: u64, file_size: u64, offset: u64, payload: &[u8]) -> Option<Message> {
@@ -410,6 +455,18 @@ mod tests {
 
     fn missing(number: u32, received: u64, offset: u64, ranges: &[Range<u64>]) -> Option<Message> {
         let status = Status { number, window: 5000, received, ..Status::default() };
+        Some(Message::Missing { status, offset, ranges: ranges.to_vec(), more: false })
+    }
+
+    /// The same after `duplicates` runs that brought nothing new.
+    fn missing_after(
+        duplicates: u64,
+        number: u32,
+        received: u64,
+        offset: u64,
+        ranges: &[Range<u64>],
+    ) -> Option<Message> {
+        let status = Status { number, window: 5000, received, torn: 0, duplicates };
         Some(Message::Missing { status, offset, ranges: ranges.to_vec(), more: false })
     }
 
@@ -507,8 +564,8 @@ mod tests {
         let mut bench = Bench::new(true);
         assert_eq!(bench.receiver.stop(), None);
         bench.data(1, 6, 0, b"abc");
-        let reply = Message::Refuse { reason: Reason::Stopped }.datagram(1, 6);
-        assert_eq!(bench.receiver.stop(), Some(reply));
+        let datagram = Message::Refuse { reason: Reason::Stopped }.datagram(1, 6);
+        assert_eq!(bench.receiver.stop(), Some(Reply { to: PEER, datagram }));
         assert_eq!(bench.probe(1, 6, 1, 6), refused(Reason::Stopped));
     }
 
@@ -521,6 +578,75 @@ mod tests {
         assert_eq!(bench.receiver.stats().malformed, 2);
         assert_eq!(bench.raw(&Message::Refuse { reason: Reason::Busy }.datagram(1, 6)), None);
         assert_eq!(bench.receiver.stats().ignored, 1);
+    }
+
+    #[test]
+    #[allow(clippy::single_range_in_vec_init, reason = "one missing range")]
+    fn runs() {
+        let (mut bench, file) = (Bench::new(true), (0..1000).map(|i| (i % 251) as u8).collect::<Vec<u8>>());
+        let whole = |range: Range<usize>| (&file[range.clone()], &file[range]);
+        assert_eq!(bench.run(0, whole(0..250), 0, &[0, 1, 2]), None);
+        assert_eq!(bench.receiver.state(), State::Idle, "a run does not begin a transfer");
+        bench.probe(1, 1000, 1, 0);
+        assert_eq!(bench.run(0, whole(0..250), 0, &[0, 1, 2]), None);
+        assert_eq!(bench.run(1, whole(250..500), 250, &[0, 2]), None);
+        assert_eq!(bench.run(2, (&file[500..750], &file[501..751]), 500, &[0, 1, 2]), None);
+        assert_eq!(bench.run(3, whole(500..750), 500, &[1, 0, 2]), None);
+        assert_eq!(bench.run(4, whole(750..1000), 750, &[0]), None);
+        assert_eq!(bench.run(4 + 16, whole(750..1000), 750, &[0, 1, 2]), None);
+        assert_eq!(bench.run(5, whole(750..1000), 750, &[0, 1, 2]), None, "once more");
+        assert_eq!(bench.probe(1, 1000, 2, 1000), missing_after(1, 2, 500, 1000, &[250..750]));
+        assert_eq!(bench.run(6, whole(250..500), 250, &[0, 1, 2]), None);
+        let status = Status { number: 2, window: 5000, received: 1000, torn: 0, duplicates: 1 };
+        assert_eq!(bench.run(7, whole(500..750), 500, &[0, 1, 2]), Some(Message::Complete { status }));
+        assert!(bench.sink.bytes == file && bench.sink.writes == 4);
+        let stats = bench.receiver.stats();
+        assert_eq!((stats.runs, stats.mismatched, stats.broken, stats.torn), (5, 2, 2, 0));
+        assert_eq!(bench.receiver.run_memory(), 0);
+    }
+
+    #[test]
+    fn in_order_a_run_that_does_not_match_is_torn() {
+        let (mut bench, file) = (Bench::new(true), [7; 1000]);
+        bench.receiver.config.in_order = true;
+        bench.probe(1, 1000, 1, 0);
+        bench.run(0, (&file[..250], &file[..251]), 0, &[0, 1, 2]);
+        assert_eq!((bench.receiver.stats().torn, bench.receiver.stats().mismatched), (1, 0));
+        // Its last segment is lost, and the announcement of the one that comes from the same port after it.
+        bench.run(0, (&file[..200], &file[..200]), 0, &[0]);
+        bench.run(1, (&file[..250], &file[..250]), 0, &[0, 1, 2]);
+        let from = SocketAddr::new(PEER.ip(), RUN_PORTS.start);
+        assert_eq!(bench.raw_from(from, &[8; 100]), None);
+        let stats = bench.receiver.stats();
+        assert_eq!((stats.torn, stats.broken, stats.runs), (1, 1, 1));
+    }
+
+    #[test]
+    fn a_run_of_another_transfer_is_not_ours() {
+        let (mut bench, bytes) = (Bench::new(true), [7; 100]);
+        bench.probe(2, 1000, 1, 0);
+        bench.run(0, (&bytes, &bytes), 0, &[0]);
+        let stats = bench.receiver.stats();
+        assert_eq!((bench.sink.writes, stats.runs, stats.ignored), (0, 0, 2), "an announcement and a segment");
+    }
+
+    /// The bytes of a file may be those of a message; a run's port makes them what they are.
+    #[test]
+    fn what_a_run_carries_is_not_obeyed() {
+        let mut bench = Bench::new(true);
+        bench.probe(1, 1000, 1, 0);
+        let evil = data(1, 1000, 0, b"abc");
+        for port in RUN_PORTS {
+            assert_eq!(bench.raw_from(SocketAddr::new(PEER.ip(), port), &evil), None);
+        }
+        assert_eq!((bench.sink.writes, bench.receiver.stats().ignored), (0, 16));
+        let announcement = Run { number: 0, offset: 0, len: 100, segment: 100, crc32: 0 }.announcement(1, 1000);
+        assert_eq!(bench.raw(&announcement), None, "nor is what is announced from another port");
+        let elsewhere = SocketAddr::new(PEER.ip(), RUN_PORTS.start + 1);
+        assert_eq!(bench.raw_from(elsewhere, &announcement), None);
+        assert_eq!(bench.raw_from(elsewhere, &[0; ANNOUNCEMENT_LEN]), None);
+        assert_eq!((bench.receiver.stats().malformed, bench.receiver.stats().ignored), (2, 17));
+        assert_eq!(bench.receiver.run_memory(), 0);
     }
 
     #[test]

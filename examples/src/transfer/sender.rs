@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::time::Duration;
 
-use super::{DATAGRAM_OVERHEAD, Header, Message, ProtocolError, RangeSet, Reason, Status};
+use super::{
+    ANNOUNCEMENT_LEN, DATAGRAM_OVERHEAD, Header, MAX_RUN, Message, ProtocolError, RangeSet, Reason, Status, can_be_cut,
+};
 
 /// What a sender is to send, and how patiently.
 #[derive(Clone, Debug)]
@@ -18,6 +20,9 @@ pub struct SenderConfig {
     pub file_size: u64,
     /// Bytes of the file in each datagram; the last one may be shorter. Not 0.
     pub payload: u32,
+    /// Send the file in runs with segments of so many bytes, but for what is sent again; more than
+    /// [`ANNOUNCEMENT_LEN`] and at most [`MAX_RUN`].
+    pub segment: Option<u32>,
     /// Bytes that may be in flight until the receiver has said what it can take; `None` sends without regard to it.
     pub window: Option<u64>,
     /// Give up when nothing was heard from the receiver for so long.
@@ -36,6 +41,7 @@ impl SenderConfig {
             transfer,
             file_size,
             payload,
+            segment: None,
             window: Some(64 << 10),
             deadline: Duration::from_secs(10),
             stall: Duration::from_secs(30),
@@ -49,6 +55,9 @@ impl SenderConfig {
 pub enum Next {
     /// Send these bytes of the file, cut into datagrams of [`SenderConfig::payload`] bytes from its start; never empty.
     Data(Range<u64>),
+    /// Send these bytes of the file as a [`Run`](super::Run) with segments of [`SenderConfig::segment`] bytes; or as several
+    /// runs, each but the last a multiple of that.
+    Run(Range<u64>),
     /// Send this datagram.
     Probe(Vec<u8>),
     /// Nothing, until a datagram comes in or this time has come.
@@ -62,8 +71,10 @@ pub enum Next {
 /// The sums of a transfer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// Data datagrams sent.
+    /// Data datagrams and segments of runs sent.
     pub datagrams: u64,
+    /// Runs that they were sent in, those that the caller split counted once.
+    pub runs: u64,
     /// Bytes of the file sent, those sent again included.
     pub bytes: u64,
     /// Data datagrams among them that were sent again.
@@ -139,9 +150,11 @@ impl Sender {
     ///
     /// # Panics
     ///
-    /// When the payload is 0 bytes.
+    /// When the payload is 0 bytes, or a segment not of a length that runs have.
     pub fn new(config: SenderConfig) -> Sender {
         assert!(config.payload > 0, "a datagram carries at least one byte");
+        let segment = config.segment;
+        assert!(segment.is_none_or(|segment| can_be_cut(0, segment)), "no run has segments of {segment:?} bytes");
         Sender {
             window: config.window,
             config,
@@ -171,7 +184,7 @@ impl Sender {
     /// What to do at `now`; data as one run of as many datagrams as `max_bytes` and the window allow, at least one.
     pub fn next_run(&mut self, now: Duration, max_bytes: u64) -> Next {
         if self.config.one_way {
-            return self.take_run(max_bytes).map_or(Next::Done(self.summary), Next::Data);
+            return self.take(max_bytes).unwrap_or(Next::Done(self.summary));
         }
         if self.end.is_none() {
             self.end = self.overdue(now).map(Err);
@@ -184,8 +197,8 @@ impl Sender {
         if self.probe_is_due(now) {
             return self.probe(now);
         }
-        if let Some(run) = self.take_run(max_bytes) {
-            return Next::Data(run);
+        if let Some(data) = self.take(max_bytes) {
+            return data;
         }
         match self.last_probe {
             Some(last) if last.weight == self.sent => Next::Wait(self.wake(last.at)),
@@ -210,7 +223,7 @@ impl Sender {
             // The receiver may just not have noticed yet that the sender before us is gone.
             Message::Refuse { reason: Reason::Busy } => self.busy = true,
             Message::Refuse { reason } => self.end = Some(Err(ProtocolError::Refused { to: self.config.to, reason })),
-            Message::Probe { .. } | Message::Complete { .. } => (),
+            Message::Probe { .. } | Message::Complete { .. } | Message::Run(_) => (),
         }
         Ok(())
     }
@@ -283,45 +296,70 @@ impl Sender {
         Next::Probe(message.datagram(self.config.transfer, self.config.file_size))
     }
 
-    fn take_run(&mut self, max_bytes: u64) -> Option<Range<u64>> {
+    /// The next bytes of the file: what is missing first. `None` when there is none, or no room in the window.
+    fn take(&mut self, max_bytes: u64) -> Option<Next> {
         let payload = u64::from(self.config.payload);
-        let datagrams = self.allowed().min((max_bytes / payload).max(1));
-        let max = datagrams.saturating_mul(payload);
+        let max = self.allowed(payload, 0).min((max_bytes / payload).max(1)).saturating_mul(payload);
         if max == 0 {
             return None;
         }
-        let again = self.again.take_first(max);
-        let is_again = again.is_some();
-        let run = again.unwrap_or_else(|| {
-            let start = self.first;
-            self.first = start.saturating_add(max).min(self.config.file_size);
-            start..self.first
-        });
-        if run.is_empty() {
-            return None;
-        }
-        let bytes = run.end - run.start;
-        let count = bytes.div_ceil(payload);
-        if is_again {
-            self.summary.resent += count;
+        if let Some(run) = self.again.take_first(max) {
             if self.in_flight_again.len() == MAX_AGAIN {
                 self.in_flight_again.pop_front();
             }
             self.in_flight_again.push_back(Resent { weight: self.sent, range: run.clone() });
+            self.summary.resent += (run.end - run.start).div_ceil(payload);
+            self.count(&run, payload);
+            return Some(Next::Data(run));
         }
-        self.summary.datagrams += count;
-        self.summary.bytes += bytes;
-        self.sent += bytes + count * DATAGRAM_OVERHEAD;
+        if let Some(run) = self.take_segmented(max_bytes) {
+            return Some(Next::Run(run));
+        }
+        let run = self.first..self.first.saturating_add(max).min(self.config.file_size);
+        if run.is_empty() {
+            return None;
+        }
+        self.first = run.end;
+        self.count(&run, payload);
+        Some(Next::Data(run))
+    }
+
+    /// A run of bytes not yet sent; `None` when fewer than two segments would go, for which no announcement is worth it.
+    fn take_segmented(&mut self, max_bytes: u64) -> Option<Range<u64>> {
+        let segment = u64::from(self.config.segment?);
+        let announcement = ANNOUNCEMENT_LEN as u64 + DATAGRAM_OVERHEAD;
+        let segments = self.allowed(segment, announcement).min(max_bytes.min(u64::from(MAX_RUN)) / segment);
+        let mut len = (segments * segment).min(self.config.file_size - self.first);
+        if !can_be_cut(len, self.config.segment?) {
+            len -= len % segment;
+        }
+        if len < 2 * segment {
+            return None;
+        }
+        let run = self.first..self.first + len;
+        self.first = run.end;
+        self.count(&run, segment);
+        self.sent += announcement;
+        self.summary.runs += 1;
         Some(run)
     }
 
-    /// Datagrams that may go out now: what the window has room for, and not much more than a quarter of it at once, so
-    /// that a probe is never far away.
-    fn allowed(&self) -> u64 {
+    /// Counts bytes that go out in datagrams of `piece` bytes.
+    fn count(&mut self, run: &Range<u64>, piece: u64) {
+        let bytes = run.end - run.start;
+        let datagrams = bytes.div_ceil(piece);
+        self.summary.datagrams += datagrams;
+        self.summary.bytes += bytes;
+        self.sent += bytes + datagrams * DATAGRAM_OVERHEAD;
+    }
+
+    /// Datagrams of `piece` bytes that may go out now beside something of weight `beside`: what the window has room for, and
+    /// not much more than a quarter of it at once, so that a probe is never far away.
+    fn allowed(&self, piece: u64, beside: u64) -> u64 {
         let Some(window) = self.window.filter(|_| !self.config.one_way) else { return u64::MAX };
-        let datagram = u64::from(self.config.payload) + DATAGRAM_OVERHEAD;
+        let datagram = piece + DATAGRAM_OVERHEAD;
         let outstanding = self.sent - self.acknowledged;
-        let room = window.saturating_sub(outstanding) / datagram;
+        let room = window.saturating_sub(outstanding).saturating_sub(beside) / datagram;
         // A window smaller than one datagram must not stop everything.
         let room = if outstanding == 0 { room.max(1) } else { room };
         room.min((self.quarter() / datagram).max(1))
@@ -512,7 +550,7 @@ mod tests {
                 Next::Probe(_) => probes += 1,
                 Next::Data(_) => (),
                 Next::Failed(error) => break error,
-                Next::Done(_) => panic!("done without an answer"),
+                Next::Run(_) | Next::Done(_) => panic!("a run, or done without an answer"),
             }
         };
         assert_eq!(error, ProtocolError::NoAnswer { to: config().to, waited: ms(10_000) });
@@ -533,7 +571,7 @@ mod tests {
                 Next::Probe(_) => number += 1,
                 Next::Data(_) => (),
                 Next::Failed(error) => break error,
-                Next::Done(_) => panic!("done"),
+                Next::Run(_) | Next::Done(_) => panic!("a run, or done"),
             }
         };
         assert!(matches!(error, ProtocolError::NoProgress { .. }), "{error}");
@@ -596,6 +634,68 @@ mod tests {
         sender.datagram(ms(0), &complete.datagram(1, SIZE)).unwrap();
         sender.datagram(ms(0), &complete.datagram(2, SIZE)).unwrap();
         assert!(matches!(sender.next(ms(0)), Next::Probe(_)));
+    }
+
+    #[test]
+    fn what_goes_in_runs() {
+        let check = |file_size, expected: &[Next]| {
+            let config = SenderConfig { file_size, segment: Some(1000), window: None, ..config() };
+            let mut sender = Sender::new(SenderConfig { payload: 900, one_way: true, ..config });
+            let found = std::iter::from_fn(|| match sender.next_run(ms(0), 65_536) {
+                Next::Done(_) => None,
+                next => Some(next),
+            });
+            assert_eq!(found.collect::<Vec<_>>(), expected, "{file_size} bytes");
+        };
+        check(0, &[]);
+        check(1, &[Next::Data(0..1)]);
+        check(1999, &[Next::Data(0..1999)]);
+        check(2000, &[Next::Run(0..2000)]);
+        check(2059, &[Next::Run(0..2059)]);
+        // No segment has 60 bytes.
+        check(2060, &[Next::Run(0..2000), Next::Data(2000..2060)]);
+        check(2061, &[Next::Run(0..2061)]);
+        check(65_000, &[Next::Run(0..65_000)]);
+        check(65_001, &[Next::Run(0..65_000), Next::Data(65_000..65_001)]);
+        check(67_000, &[Next::Run(0..65_000), Next::Run(65_000..67_000)]);
+    }
+
+    #[test]
+    #[allow(clippy::single_range_in_vec_init, reason = "one missing range")]
+    fn what_a_run_did_not_bring_comes_again_as_data() {
+        let mut sender = Sender::new(SenderConfig { segment: Some(1100), ..config() });
+        assert_eq!(sender.next(ms(0)), probe(1, 0));
+        missing(&mut sender, ms(1), 1, 0, &[]);
+        assert_eq!(sender.next_run(ms(1), 65_536), Next::Run(0..64_900));
+        assert_eq!(sender.next_run(ms(1), 65_536), Next::Run(64_900..SIZE));
+        assert_eq!(sender.next_run(ms(1), 65_536), probe(2, SIZE));
+        missing(&mut sender, ms(2), 2, 35_100, &[0..64_900]);
+        assert_eq!(sender.next_run(ms(2), 65_536), Next::Data(0..64_900));
+        let Summary { datagrams, runs, resent, bytes, .. } = sender.summary();
+        assert_eq!((datagrams, runs, resent, bytes), (59 + 32 + 65, 2, 65, SIZE + 64_900));
+    }
+
+    /// Weights: a run's datagrams and its announcement.
+    #[test]
+    fn runs_keep_to_the_window() {
+        let window = 64 << 10;
+        let mut sender = Sender::new(SenderConfig { segment: Some(1000), window: Some(window), ..config() });
+        let mut weight = 0;
+        loop {
+            match sender.next_run(ms(0), 65_536) {
+                Next::Run(run) => {
+                    let len = run.end - run.start;
+                    weight += len + (len / 1000 + 1) * DATAGRAM_OVERHEAD + ANNOUNCEMENT_LEN as u64;
+                }
+                Next::Data(run) => weight += run.end - run.start + DATAGRAM_OVERHEAD,
+                Next::Probe(_) => (),
+                Next::Wait(_) => break,
+                other => panic!("{other:?}"),
+            }
+            assert!(weight <= window, "{weight} in a window of {window}");
+        }
+        assert!(weight > window - 3000, "{weight} in a window of {window}");
+        assert!(sender.summary().runs >= 4);
     }
 
     #[test]

@@ -1,0 +1,82 @@
+//! Runs of a file as the NIC is given them: one header, and up to 64 KiB that it cuts into datagrams.
+
+use std::net::SocketAddrV4;
+
+use stillwire_dma::Payload;
+use stillwire_driver::{Error, Frame, Offload, Posted, TxQueue};
+
+use crate::packet::{Endpoint, UDP_HEADERS, UdpTemplate};
+use crate::transfer::{ANNOUNCEMENT_LEN, MAX_RUN, RUN_PORTS, Run};
+
+/// Posts runs from one end to another.
+pub struct Runs {
+    /// One for each of [`RUN_PORTS`], with the lengths of an announcement. Those of segments are the NIC's work.
+    headers: Vec<UdpTemplate>,
+    segment: u16,
+    /// Of the next run. It goes on over transfers, so that late segments of one do not meet a run of the next.
+    number: u32,
+}
+
+/// The file that a run is of.
+#[derive(Clone, Copy, Debug)]
+pub struct RunOf {
+    /// The transfer's number.
+    pub transfer: u64,
+    /// Size of the file, bytes.
+    pub file_size: u64,
+}
+
+impl Runs {
+    /// Runs `from` (whose port does not matter) → `to`, in segments of `segment` bytes.
+    pub fn new(from: Endpoint, to: Endpoint, segment: u16) -> Self {
+        let template = |port| {
+            let address = SocketAddrV4::new(*from.address.ip(), port);
+            let mut template = UdpTemplate::new(Endpoint { address, ..from }, to);
+            let _ = template.next(ANNOUNCEMENT_LEN);
+            template
+        };
+        Self { headers: RUN_PORTS.map(template).collect(), segment, number: 0 }
+    }
+
+    /// Bytes of the file in each segment.
+    pub fn segment(&self) -> u16 {
+        self.segment
+    }
+
+    /// Posts `payload`, the bytes at `offset` of the file `of`, with their `crc32`, behind their announcement. When the ring
+    /// has no room for that, `payload` comes back; an announcement without a run does no harm.
+    ///
+    /// # Errors
+    /// What the driver refuses: on a device that does not cut UDP, everything.
+    ///
+    /// # Panics
+    /// When the payload is longer than [`MAX_RUN`].
+    pub fn post<T: Payload>(
+        &mut self,
+        tx: &mut TxQueue<T>,
+        of: RunOf,
+        offset: u64,
+        crc32: u32,
+        payload: T,
+    ) -> Result<Option<T>, Error> {
+        let len = u32::try_from(payload.len()).ok().filter(|len| *len <= MAX_RUN).expect("a run fits into a packet");
+        let run = Run { number: self.number, offset, len, segment: self.segment.into(), crc32 };
+        let headers = self.headers[usize::from(run.port() - RUN_PORTS.start)].next(ANNOUNCEMENT_LEN);
+        let mut announcement = [0; UDP_HEADERS + ANNOUNCEMENT_LEN];
+        announcement[..UDP_HEADERS].copy_from_slice(headers);
+        announcement[UDP_HEADERS..].copy_from_slice(&run.announcement(of.transfer, of.file_size));
+        if let Posted::Full(_) = tx.post(Frame::new(&announcement).offload(Offload::UDP_V4))? {
+            return Ok(Some(payload));
+        }
+        self.number = self.number.wrapping_add(1);
+        let frame = Frame::new(headers).offload(Offload::UDP_V4.segmented(self.segment)).payload(payload);
+        match tx.post(frame)? {
+            Posted::Queued => Ok(None),
+            Posted::Full(frame) => Ok(frame.into_payload()),
+        }
+    }
+}
+
+/// Descriptors of a run: its announcement, its header, a context for each of these, and the payload in pieces: of a page
+/// where the cache is so scattered, and there are 17 of them.
+pub const RUN_DESCRIPTORS: usize = 4 + 17;

@@ -95,7 +95,8 @@ fn frames_of_all_sizes_arrive_in_order_on_every_model() {
                 assert_eq!(tx.in_flight(), 0);
                 let frames = rig.received(&mut rx);
                 assert_eq!(frames.len(), expect.len());
-                for ((frame, _), (header, len)) in frames.iter().zip(expect.drain(..)) {
+                for ((frame, verdict), (header, len)) in frames.iter().zip(expect.drain(..)) {
+                    assert_eq!(verdict.transport == Checksum::Partial, partial);
                     assert_eq!(frame.len(), header.len() + len);
                     assert_eq!(frame[header.len()..], bytes[..len]);
                     if !partial {

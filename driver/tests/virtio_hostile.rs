@@ -113,6 +113,33 @@ fn a_transmit_ring_that_is_misused_keeps_its_tokens_until_the_stop() {
     }
 }
 
+/// What was not published is not the device's to give back.
+#[test]
+fn a_chain_that_was_not_shown_cannot_be_used() {
+    use stillwire_emulator::BusMemory;
+    for model in rings() {
+        let packed = is_packed(&model);
+        let mut busy = Busy::new(model);
+        busy.rig.device.with_model(|model| model.faults().stall_tx = true);
+        busy.post_some(1);
+        busy.rig.settle();
+        busy.post().unwrap();
+        let common = busy.rig.function.registers(4, 0x1000).unwrap();
+        common.write16(22, 1);
+        let area = |low| u64::from(common.read(low)) | u64::from(common.read(low + 4)) << 32;
+        let memory = busy.rig.device.memory();
+        if packed {
+            memory.store_u64(area(32) + 8, 2 << 32 | 0x8080 << 48).unwrap();
+        } else {
+            memory.store_u64(area(48) + 4, 2).unwrap();
+            memory.store_u64(area(48) - 4, 1 << 48).unwrap();
+        }
+        assert_eq!((busy.tx.reclaim(drop), busy.tx.in_flight()), (0, 2));
+        let text = busy.post().unwrap_err().to_string();
+        assert!(text.contains("transmit queue 0: chain 2 was used, which the device did not have"), "{text}");
+    }
+}
+
 /// With IN_ORDER an entry stands for all chains before it: the index has to move over them.
 #[test]
 fn a_batch_that_the_index_does_not_move_over_is_none() {

@@ -259,7 +259,8 @@ fn offsets() -> impl Strategy<Value = u64> {
         (0u64..32).prop_map(|i| 0x1000 + 4 * i),
         prop::sample::select(vec![
             0u64, 0x18, 0x800, 0x808, 0x880, 0x900, 0x2f00, 0x3000, 0x4240, 0x4268, 0x4a80, 0x5080, 0x5088, 0x5818,
-            0x10014, 0x10140, 0x8600, 0x2300, 0x3c00, 0x5c00
+            0x10014, 0x10140, 0x8600, 0x2300, 0x3c00, 0x5c00, 0x28, 0x425c, 0x4260, 0x4294, 0x3d00, 0x3200, 0x3220,
+            0x3260, 0x10160, 0x15800, 0x15804, 0x15808, 0x15f00, 0xee80, 0x8130, 0x2fb0
         ]),
         0u64..0x2_0000,
         0u64..0x8_0000,
@@ -273,8 +274,10 @@ proptest! {
     fn hostile_register_writes(
         writes in prop::collection::vec((offsets(), any::<u32>(), any::<bool>()), 1..60),
         mapped: bool,
+        device_id in prop::sample::select(vec![0x10fb_u16, 0x10f7, 0x1528, 0x1563]),
     ) {
-        let mut rig = Rig::running(config(if mapped { Doorbells::Mapped } else { Doorbells::Messages }));
+        let doorbells = if mapped { Doorbells::Mapped } else { Doorbells::Messages };
+        let mut rig = Rig::running(Config { device_id, ..config(doorbells) });
         rig.post_udp(&[5; 64], true);
         for (offset, value, step) in writes {
             if rig.in_page(offset & !3) {
@@ -307,6 +310,35 @@ proptest! {
         let mut id = [0; 4];
         model.config_read(0, &mut id);
         prop_assert_eq!(u32::from_le_bytes(id), 0x10fb_8086);
+    }
+
+    #[test]
+    fn garbage_from_the_wire(
+        frames in prop::collection::vec((prop::collection::vec(any::<u8>(), 0..200), 0u8..4), 1..40),
+        device_id in prop::sample::select(vec![0x10fb_u16, 0x1563]),
+        controls: [u32; 5],
+    ) {
+        let mut rig = Rig::running(Config { device_id, ..config(Doorbells::Messages) });
+        // Everything is let in, RSS is on, flow control both ways, tags are looked at and stripped.
+        for (offset, value) in [0x5818, 0x5088, 0x4294, 0x3d00, 0x3260].into_iter().zip(controls) {
+            rig.write(offset, value);
+        }
+        rig.write(0x5080, 1 << 8 | 1 << 9 | 1 << 10);
+        rig.write(RXDCTL, ENABLE | 1 << 30);
+        for (mut frame, kind) in frames {
+            // Some of it almost right, so that it gets further than the first look.
+            let header: &[u8] = match kind {
+                0 => &[],
+                1 => &[0x01, 0x80, 0xc2, 0, 0, 1, 2, 2, 2, 2, 2, 2, 0x88, 0x08, 0, 1],
+                2 => &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 2, 2, 2, 2, 2, 0x81, 0, 0, 5, 8, 0, 0x45],
+                _ => &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 2, 2, 2, 2, 2, 0x86, 0xdd, 0x60],
+            };
+            frame.splice(..header.len().min(frame.len()), header.iter().copied());
+            stillwire_emulator::Wire::transmit(&mut rig.wire.clone(), &frame);
+            rig.settle();
+            while rig.receive().is_some() {}
+        }
+        prop_assert!(rig.halts().is_empty(), "{:?}", rig.halts());
     }
 
     #[test]

@@ -105,7 +105,7 @@ impl Model {
     pub(super) fn ripen_faults(&mut self) {
         let sent = self.bus.counters.frames_sent;
         if let Some((_, time)) = self.faults.link_flap.take_if(|(after, _)| *after <= sent) {
-            self.flap_until = Some(self.now + time);
+            self.flap_until = Some(self.now.saturating_add(time));
             self.history.note(Event::Fault("link flap"));
         }
         if let Some((queue, _)) = self.faults.hang_tx.take_if(|(_, after)| *after <= sent) {

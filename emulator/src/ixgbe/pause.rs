@@ -49,7 +49,7 @@ impl Model {
         if pause && mflcn & regs::MFLCN_RFCE != 0 {
             let count = u16::from_be_bytes([frame[16], frame[17]]);
             self.regs.add(if count == 0 { regs::LXONRXCNT } else { regs::LXOFFRXCNT }, 1);
-            self.pause.until = if count == 0 { Duration::ZERO } else { self.now + quanta(count) };
+            self.pause.until = if count == 0 { Duration::ZERO } else { self.now.saturating_add(quanta(count)) };
         }
         mflcn & regs::MFLCN_PMCF == 0 || pause && mflcn & regs::MFLCN_DPF != 0
     }
@@ -65,7 +65,7 @@ impl Model {
         let low = self.regs.get(regs::FCRTL);
         let bytes = self.packet_buffer_bytes;
         let timer = self.regs.get(regs::FCTTV) as u16;
-        let again = self.pause.asked.is_none_or(|asked| self.now >= asked + quanta(timer) / 2);
+        let again = self.pause.asked.is_none_or(|asked| self.now >= asked.saturating_add(quanta(timer) / 2));
         if bytes > (high & regs::MARK) as usize && again {
             self.pause.asked = Some(self.now);
             self.send_pause(timer);

@@ -55,7 +55,7 @@ impl Model {
         if self.faults.write_back_delay.is_zero() && self.tx[q].late.is_empty() {
             self.write_back_now(q, what);
         } else {
-            self.tx[q].late.push_back((self.now + self.faults.write_back_delay, what));
+            self.tx[q].late.push_back((self.now.saturating_add(self.faults.write_back_delay), what));
         }
     }
 

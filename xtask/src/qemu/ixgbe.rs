@@ -37,8 +37,9 @@ pub fn family(bench: &Bench, results: &mut Results) -> Result<(), String> {
         ends.push((name, report, emulator, Host::set_up(&bench.tree, wire)?));
     }
     let mut stage = Stage::new(FAMILY, results);
+    stage.processors = QUEUES;
     let script = include_str!("../../guest/family.sh");
-    scenario::boot_with(QUEUES, bench, "family", script, &devices, false, &mut stage, &mut |stage, action| {
+    scenario::boot(bench, "family", script, &devices, false, &mut stage, &mut |stage, action| {
         let (part, action) = action.split_once(' ').unwrap_or((action, ""));
         if let Some(fault) = action.strip_prefix("fault ") {
             stage.check(&format!("{part}: {fault} is what the model is told"), tell(part, fault));

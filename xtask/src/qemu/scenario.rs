@@ -55,11 +55,13 @@ pub(super) struct Stage<'a> {
     pub(super) results: &'a mut Results,
     facts: HashMap<String, String>,
     warnings: Vec<String>,
+    /// Of the guest.
+    pub(super) processors: u8,
 }
 
 impl<'a> Stage<'a> {
     pub(super) fn new(name: &'static str, results: &'a mut Results) -> Self {
-        Self { name, results, facts: HashMap::new(), warnings: Vec::new() }
+        Self { name, results, facts: HashMap::new(), warnings: Vec::new(), processors: PROCESSORS }
     }
 
     pub(super) fn check(&mut self, name: &str, outcome: Result<String, String>) {
@@ -298,7 +300,7 @@ pub fn shell(bench: &Bench) -> Result<(), String> {
 
 /// The backplane part: stock drivers bring it up without an SFP module.
 const STOCK_ID: &str = "10f7";
-/// Processors of a guest.
+/// Processors of a guest, if its scenario wants no other number.
 const PROCESSORS: u8 = 2;
 /// Frames that came out of the slow device.
 const CAPTURE: &str = "slow.pcap";
@@ -307,21 +309,6 @@ const CAPTURE: &str = "slow.pcap";
 pub(super) type Act<'a> = &'a mut dyn FnMut(&mut Stage<'_>, &str) -> bool;
 
 pub(super) fn boot(
-    bench: &Bench,
-    name: &str,
-    scenario: &str,
-    devices: &[(PathBuf, u8)],
-    iommu: bool,
-    stage: &mut Stage<'_>,
-    act: Act<'_>,
-) -> Result<(), String> {
-    boot_with(PROCESSORS, bench, name, scenario, devices, iommu, stage, act)
-}
-
-/// The same on so many processors.
-#[allow(clippy::too_many_arguments)]
-pub(super) fn boot_with(
-    processors: u8,
     bench: &Bench,
     name: &str,
     scenario: &str,
@@ -341,7 +328,7 @@ pub(super) fn boot_with(
         initramfs: &initramfs,
         devices,
         iommu,
-        processors,
+        processors: stage.processors,
         console: Console::File(&console),
     };
     let outcome = boot.run(bench.deadline, &mut |line| stage.line(line, act));

@@ -35,8 +35,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<()> {
     let name: DeviceName = arguments.device.parse()?;
-    let emulated = Emulated { wire: "loopback".into(), transmit_delay: Duration::ZERO, faults: Vec::new() };
-    let device = name.open(&emulated)?;
+    let device = name.open(&Emulated::default())?;
     let identity = device.function.identity()?;
     let nic = Nic::open(device.function.clone(), Config::default())?;
     let deadline = Duration::try_from_secs_f64(arguments.wait).unwrap_or_default();

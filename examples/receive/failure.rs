@@ -38,6 +38,8 @@ pub enum Failure {
     Idle { listen: SocketAddr, waited: Duration },
     #[error("stopped before the file was complete; {} was left as it was", .out.display())]
     Stopped { out: PathBuf },
+    #[error(transparent)]
+    Nic(#[from] stillwire_examples::Error),
     #[error("no signal can be caught: {0}")]
     Signal(io::Error),
 }

@@ -1,12 +1,14 @@
-//! `receive`: the far end of `send`, on an ordinary kernel UDP socket of any machine.
+//! `receive`: the far end of `send`, on an ordinary kernel UDP socket of any machine, or on a NIC that it drives itself.
 
 mod failure;
+mod nic;
 mod place;
+mod port;
 mod report;
 mod socket;
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -19,6 +21,7 @@ use stillwire_examples::transfer::{Receiver, ReceiverConfig, Reply, State};
 
 use crate::failure::Failure;
 use crate::place::Place;
+use crate::port::Port;
 use crate::report::Report;
 
 /// Receives a file that `send` sends, over UDP.
@@ -31,6 +34,16 @@ struct Args {
     /// Address and UDP port to listen on; 0.0.0.0 listens on all addresses, port 0 lets the system choose.
     #[arg(long, value_name = "IP:PORT")]
     listen: SocketAddr,
+    /// Instead of a kernel socket, a NIC driven by this program, which gets the address: the PCI address of a card that is
+    /// bound to vfio-pci, vfio-user:SOCKET, emulated:ixgbe, or emulated:virtio.
+    #[arg(long)]
+    device: Option<String>,
+    /// What an emulated NIC is connected to: tap:NAME.
+    #[arg(long, requires = "device")]
+    wire: Option<String>,
+    /// Largest IP packet that the NIC takes, bytes.
+    #[arg(long, default_value_t = 1500, value_name = "BYTES", requires = "device")]
+    mtu: u16,
     /// Where the file goes. An existing file is replaced when the new one is complete.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
@@ -56,14 +69,17 @@ fn main() -> ExitCode {
 fn run(args: &Args, report: &mut Report) -> Result<(), Failure> {
     let stop = stop_on_signal().map_err(Failure::Signal)?;
     let place = Place::new(&args.out)?;
-    let (socket, window) = socket::listen(args.listen)?;
-    let listen = socket.local_addr().map_err(|source| Failure::Listen { listen: args.listen, source })?;
-    eprintln!("receive: listening on {listen}");
-    let receiver = Receiver::new(ReceiverConfig { window, keep: args.keep, ..ReceiverConfig::default() });
-    let mut session = Session::new(args, listen, socket, receiver, place);
+    let port: Box<dyn Port> = match &args.device {
+        Some(device) => Box::new(nic::open(device, args.wire.as_deref(), args.mtu, args.listen)?),
+        None => Box::new(socket::listen(args.listen)?),
+    };
+    eprintln!("receive: listening on {}", port.address());
+    let config = ReceiverConfig { window: port.window(), keep: args.keep, ..ReceiverConfig::default() };
+    let mut session = Session::new(args, port, Receiver::new(config), place);
     let result = session.talk(&stop);
     session.bar.finish_and_clear();
     report.stats = session.receiver.stats();
+    report.wrong_checksums = session.port.wrong_checksums();
     report.seconds = session.seconds();
     report.crc32 = session.place.digest()?;
     result
@@ -72,8 +88,7 @@ fn run(args: &Args, report: &mut Report) -> Result<(), Failure> {
 /// One run of the program.
 struct Session<'a> {
     args: &'a Args,
-    listen: SocketAddr,
-    socket: UdpSocket,
+    port: Box<dyn Port>,
     receiver: Receiver,
     place: Place,
     bar: ProgressBar,
@@ -87,12 +102,11 @@ struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    fn new(args: &'a Args, listen: SocketAddr, socket: UdpSocket, receiver: Receiver, place: Place) -> Session<'a> {
+    fn new(args: &'a Args, port: Box<dyn Port>, receiver: Receiver, place: Place) -> Session<'a> {
         let start = Instant::now();
         Session {
             args,
-            listen,
-            socket,
+            port,
             receiver,
             place,
             bar: ProgressBar::no_length(),
@@ -107,10 +121,8 @@ impl<'a> Session<'a> {
     fn talk(&mut self, stop: &AtomicBool) -> Result<(), Failure> {
         let mut buffer = vec![0; 1 << 16];
         while !stop.load(Ordering::Relaxed) {
-            match self.socket.recv_from(&mut buffer) {
-                Ok((len, from)) => self.datagram(&buffer[..len], from),
-                Err(error) if is_passing(&error) => (),
-                Err(source) => return Err(Failure::Socket { listen: self.listen, source }),
+            if let Some((len, from)) = self.port.receive(&mut buffer)? {
+                self.datagram(&buffer[..len], from);
             }
             if let Some(result) = self.over() {
                 return result;
@@ -149,8 +161,8 @@ impl<'a> Session<'a> {
     }
 
     /// A lost reply is asked for again, so an error here is only worth a word.
-    fn reply(&self, reply: &Reply) {
-        if let Err(error) = self.socket.send_to(&reply.datagram, reply.to) {
+    fn reply(&mut self, reply: &Reply) {
+        if let Err(error) = self.port.reply(&reply.datagram, reply.to) {
             self.bar.suspend(|| eprintln!("receive: cannot answer {}: {error}", reply.to));
         }
     }
@@ -161,7 +173,7 @@ impl<'a> Session<'a> {
         if let Some(waited) = self.args.idle_seconds.filter(|idle| silent >= *idle) {
             return Some(match self.receiver.state() {
                 State::Complete { .. } => Ok(()),
-                _ => Err(Failure::Idle { listen: self.listen, waited }),
+                _ => Err(Failure::Idle { listen: self.port.address(), waited }),
             });
         }
         // The sender may not have heard that this was the end; but nobody may keep us here for ever.
@@ -207,12 +219,6 @@ fn progress_bar(file_size: u64) -> ProgressBar {
     let template = "{bar:40} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
     bar.set_style(ProgressStyle::with_template(template).expect("the template is a constant that parses"));
     bar
-}
-
-/// Errors that say nothing about the socket: no datagram in time, a signal, or an earlier reply that met a closed port.
-fn is_passing(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionRefused, Interrupted, TimedOut, WouldBlock};
-    matches!(error.kind(), WouldBlock | TimedOut | Interrupted | ConnectionRefused)
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

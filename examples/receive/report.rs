@@ -11,6 +11,8 @@ use crate::failure::Failure;
 #[derive(Default)]
 pub struct Report {
     pub stats: ReceiverStats,
+    /// Frames that a NIC of ours dropped; a kernel counts its own.
+    pub wrong_checksums: u64,
     pub seconds: f64,
     /// Of the last file received.
     pub crc32: Option<u32>,
@@ -30,6 +32,7 @@ struct Json<'a> {
     broken: u64,
     duplicates: u64,
     malformed: u64,
+    wrong_checksums: u64,
     seconds: f64,
     /// Eight hexadecimal digits.
     crc32: Option<String>,
@@ -54,13 +57,18 @@ impl Report {
         let ReceiverStats { bytes, datagrams, torn, duplicates, transfers, runs, mismatched, broken, .. } = self.stats;
         format!(
             "{}: {bytes} bytes in {:.3} s ({:.2} Gbit/s), crc32 {}; {transfers} transfer{}, {datagrams} datagrams, \
-             {torn} torn, {duplicates} duplicate; {runs} runs, {} that did not add up",
+             {torn} torn, {duplicates} duplicate; {runs} runs, {} that did not add up{}",
             file.display(),
             self.seconds,
             if self.seconds > 0.0 { bytes as f64 * 8e-9 / self.seconds } else { 0.0 },
             self.crc32.map_or_else(|| "none".into(), |crc32| format!("{crc32:08x}")),
             if transfers == 1 { "" } else { "s" },
             mismatched + broken,
+            if self.wrong_checksums > 0 {
+                format!(", {} wrong checksums", self.wrong_checksums)
+            } else {
+                String::new()
+            },
         )
     }
 
@@ -76,6 +84,7 @@ impl Report {
             broken: self.stats.broken,
             duplicates: self.stats.duplicates,
             malformed: self.stats.malformed,
+            wrong_checksums: self.wrong_checksums,
             seconds: self.seconds,
             crc32: self.crc32.map(|crc32| format!("{crc32:08x}")),
             verified: failure.is_none() && self.crc32.is_some(),

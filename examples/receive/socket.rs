@@ -8,9 +8,17 @@ use rustix::net::sockopt;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::failure::Failure;
+use crate::port::Port;
 
-/// Listens on `listen`. Also tells the window to announce: bytes that the socket can hold unread.
-pub fn listen(listen: SocketAddr) -> Result<(UdpSocket, u32), Failure> {
+/// The socket.
+pub struct Listening {
+    socket: UdpSocket,
+    address: SocketAddr,
+    window: u32,
+}
+
+/// Listens on `listen`.
+pub fn listen(listen: SocketAddr) -> Result<Listening, Failure> {
     let failure = |source: io::Error| match source.kind() {
         io::ErrorKind::AddrInUse => Failure::AddressInUse(listen),
         io::ErrorKind::AddrNotAvailable => Failure::NotOurAddress(listen),
@@ -21,7 +29,37 @@ pub fn listen(listen: SocketAddr) -> Result<(UdpSocket, u32), Failure> {
     let window = widen(&socket).map_err(failure)?;
     socket.bind(&listen.into()).map_err(failure)?;
     socket.set_read_timeout(Some(LONGEST_WAIT)).map_err(failure)?;
-    Ok((socket.into(), window))
+    let socket = UdpSocket::from(socket);
+    let address = socket.local_addr().map_err(failure)?;
+    Ok(Listening { socket, address, window })
+}
+
+impl Port for Listening {
+    fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    fn window(&self) -> u32 {
+        self.window
+    }
+
+    fn receive(&mut self, buffer: &mut [u8]) -> Result<Option<(usize, SocketAddr)>, Failure> {
+        match self.socket.recv_from(buffer) {
+            Ok(received) => Ok(Some(received)),
+            Err(error) if is_passing(&error) => Ok(None),
+            Err(source) => Err(Failure::Socket { listen: self.address, source }),
+        }
+    }
+
+    fn reply(&mut self, bytes: &[u8], to: SocketAddr) -> io::Result<()> {
+        self.socket.send_to(bytes, to).map(drop)
+    }
+}
+
+/// Errors that say nothing about the socket: no datagram in time, a signal, or an earlier reply that met a closed port.
+fn is_passing(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionRefused, Interrupted, TimedOut, WouldBlock};
+    matches!(error.kind(), WouldBlock | TimedOut | Interrupted | ConnectionRefused)
 }
 
 /// Makes the receive buffer as large as permitted.

@@ -20,8 +20,8 @@ use stillwire_examples::{Error, Result};
 pub struct Arguments {
     /// The file; without it, this program's own executable.
     file: Option<PathBuf>,
-    /// emulated:ixgbe (a model of the 82599 in this process), vfio-user:SOCKET (a model in another process), or the
-    /// PCI address of a card that is bound to vfio-pci: 0000:03:00.0.
+    /// emulated:ixgbe or emulated:virtio (a model of an 82599 or of virtio-net in this process), vfio-user:SOCKET (a model in
+    /// another process), or the PCI address of a card that is bound to vfio-pci: 0000:03:00.0.
     #[arg(long, default_value = "emulated:ixgbe")]
     device: String,
     /// What the emulated NIC is connected to: loopback, tap:NAME, or pcap:PATH (a loopback that is recorded).
@@ -205,7 +205,7 @@ impl Arguments {
             file: if self.scribble { private_copy(&file)? } else { file.clone() },
             name: file,
             device,
-            emulated: Emulated { wire, transmit_delay: Duration::from_micros(delay), faults },
+            emulated: Emulated { wire, transmit_delay: Duration::from_micros(delay), mtu: self.mtu, faults },
             loopback,
             from,
             to,

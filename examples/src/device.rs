@@ -70,8 +70,16 @@ pub struct Emulated {
     pub wire: String,
     /// Time between the model's checksum pass and its transmit pass.
     pub transmit_delay: Duration,
+    /// Largest IP packet, bytes, where the model has a say in it.
+    pub mtu: u16,
     /// What goes wrong on the way.
     pub faults: Vec<Fault>,
+}
+
+impl Default for Emulated {
+    fn default() -> Self {
+        Self { wire: "loopback".to_owned(), transmit_delay: Duration::ZERO, mtu: 1500, faults: Vec::new() }
+    }
 }
 
 impl DeviceName {
@@ -92,7 +100,7 @@ impl DeviceName {
                         Ok(start_with(ixgbe::Model::new(config, wire), &emulated.faults))
                     }
                     Model::Virtio => {
-                        let config = virtio::Config { transmit_delay, ..Default::default() };
+                        let config = virtio::Config { transmit_delay, mtu: emulated.mtu, ..Default::default() };
                         Ok(start_with(virtio::Model::new(config, wire).map_err(Error::Model)?, &emulated.faults))
                     }
                 }
@@ -128,7 +136,7 @@ mod tests {
 
     #[test]
     fn a_model_opens() {
-        let emulated = Emulated { wire: "sink".into(), transmit_delay: Duration::ZERO, faults: Vec::new() };
+        let emulated = Emulated { wire: "sink".into(), ..Emulated::default() };
         for (name, ids) in [("emulated:ixgbe", "8086:10fb"), ("emulated:virtio", "1af4:1041")] {
             let device = name.parse::<DeviceName>().unwrap().open(&emulated).unwrap();
             assert!(device.model.is_some() && device.function.name().contains(ids), "{}", device.function.name());

@@ -23,7 +23,7 @@ pub struct Endpoint {
     pub address: SocketAddrV4,
 }
 
-/// Headers of UDP datagrams from one end to the other. Checksums are the NIC's work.
+/// Headers of UDP datagrams from one end to the other. Checksums are the NIC's work, or [`write_checksums`]'.
 #[derive(Clone, Copy, Debug)]
 pub struct UdpTemplate {
     bytes: [u8; UDP_HEADERS],
@@ -64,6 +64,88 @@ impl UdpTemplate {
         self.bytes[38..40].copy_from_slice(&udp.to_be_bytes());
         self.len = len;
     }
+}
+
+/// A one's complement sum of 16-bit words (RFC 1071), over pieces of any length one after the other.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Sum {
+    total: u64,
+    /// The next byte is the second of its word.
+    odd: bool,
+}
+
+impl Sum {
+    /// Appends `bytes`.
+    pub fn add(&mut self, bytes: &[u8]) {
+        // In wider words, folded later, and in this machine's order (RFC 1071, 2).
+        let (quads, rest) = bytes.as_chunks::<4>();
+        let mut last = [0; 4];
+        last[..rest.len()].copy_from_slice(rest);
+        let sum = quads.iter().chain([&last]).map(|quad| u64::from(u32::from_ne_bytes(*quad))).sum();
+        self.append(Self { total: sum, odd: bytes.len() % 2 == 1 });
+    }
+
+    /// Appends what `other` is the sum of.
+    fn append(&mut self, other: Self) {
+        let sum = fold(other.total);
+        self.total += u64::from(if self.odd { sum.swap_bytes() } else { sum });
+        self.odd ^= other.odd;
+    }
+
+    /// What a checksum field must hold for this to be all that is summed, as it lies in memory.
+    fn checksum(self) -> [u8; 2] {
+        (!fold(self.total)).to_ne_bytes()
+    }
+}
+
+fn fold(mut sum: u64) -> u16 {
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    sum as u16
+}
+
+/// Writes both checksums of a datagram into the headers of a [`UdpTemplate`]. They begin `frame`; `rest` is the sum of what
+/// comes behind it. For NICs that do not compute checksums.
+///
+/// # Panics
+/// When `frame` is shorter than the headers.
+pub fn write_checksums(frame: &mut [u8], rest: Sum) {
+    frame[24..26].fill(0);
+    let mut header = Sum::default();
+    header.add(&frame[14..34]);
+    frame[24..26].copy_from_slice(&header.checksum());
+    frame[40..42].fill(0);
+    let mut sum = udp_sum(frame);
+    sum.append(rest);
+    let checksum = sum.checksum();
+    // 0 would say that there is none (RFC 768).
+    frame[40..42].copy_from_slice(if checksum == [0; 2] { &[0xff; 2] } else { &checksum });
+}
+
+/// Whether the checksums of a received frame are right, if it is a UDP datagram in IPv4 and has any. For what the NIC has no
+/// word on.
+pub fn checksums_hold(frame: &[u8]) -> bool {
+    let Ok(packet) = SlicedPacket::from_ethernet(frame) else { return true };
+    let (Some(NetSlice::Ipv4(ip)), Some(TransportSlice::Udp(udp))) = (packet.net, packet.transport) else {
+        return true;
+    };
+    let header = ip.header().to_header();
+    if header.header_checksum != header.calc_header_checksum() {
+        return false;
+    }
+    let found = udp.checksum();
+    let expected = udp.to_header().calc_checksum_ipv4(&header, udp.payload());
+    found == 0 || ip.payload().fragmented || expected.is_ok_and(|expected| expected == found)
+}
+
+/// The sum of the pseudo header and of all that is behind the IPv4 header.
+fn udp_sum(frame: &[u8]) -> Sum {
+    let mut sum = Sum::default();
+    sum.add(&frame[26..34]);
+    sum.add(&[0, 17, frame[38], frame[39]]);
+    sum.add(&frame[34..]);
+    sum
 }
 
 /// What a received frame is to us.
@@ -184,6 +266,21 @@ mod tests {
     }
 
     #[test]
+    fn a_checksum_of_zero_is_written_as_ones() {
+        let (from, to) = ends();
+        let headers = *UdpTemplate::new(from, to).next(2);
+        let zero = (0..=u16::MAX).map(u16::to_be_bytes).find(|payload| {
+            let mut frame = [&headers[..], payload].concat();
+            frame[40..42].fill(0);
+            udp_sum(&frame).checksum() == [0; 2]
+        });
+        let mut frame = [&headers[..], &zero.expect("some payload sums to it")].concat();
+        write_checksums(&mut frame, Sum::default());
+        assert_eq!(frame[40..42], [0xff; 2]);
+        assert!(checksums_hold(&frame));
+    }
+
+    #[test]
     fn arp_is_read_back() {
         let (a, b) = ends();
         let (ip_a, ip_b) = (*a.address.ip(), *b.address.ip());
@@ -196,6 +293,42 @@ mod tests {
     }
 
     proptest! {
+        /// However a payload is cut, the checksums are those that an independent library computes.
+        #[test]
+        fn checksums_of_pieces(
+            payload in prop::collection::vec(any::<u8>(), 0..300), cuts in prop::collection::vec(0..300usize, 0..4),
+            front in 0..5usize, byte: prop::sample::Index, bit in 0..8u8,
+        ) {
+            let (from, to) = ends();
+            let mut expect = Vec::new();
+            PacketBuilder::ethernet2(from.mac.0, to.mac.0)
+                .ipv4(from.address.ip().octets(), to.address.ip().octets(), 64)
+                .udp(from.address.port(), to.address.port())
+                .write(&mut expect, &payload)
+                .unwrap();
+            let (front, behind) = payload.split_at(front.min(payload.len()));
+            let mut frame = UdpTemplate::new(from, to).next(payload.len()).to_vec();
+            frame.extend_from_slice(front);
+            let (mut rest, mut at) = (Sum::default(), 0);
+            let mut cuts = cuts;
+            cuts.sort_unstable();
+            for cut in cuts.into_iter().chain([300]) {
+                let end = cut.min(behind.len()).max(at);
+                rest.add(&behind[at..end]);
+                at = end;
+            }
+            write_checksums(&mut frame, rest);
+            frame.extend_from_slice(behind);
+            prop_assert_eq!(&frame, &expect);
+            prop_assert!(checksums_hold(&frame));
+            // Every single bit counts that either checksum covers, but for lengths, where the frame is another one then.
+            let at = 26 + byte.index(frame.len() - 26);
+            if !(38..40).contains(&at) {
+                frame[at] ^= 1 << bit;
+                prop_assert!(!checksums_hold(&frame) || frame[40..42] == [0; 2]);
+            }
+        }
+
         #[test]
         fn no_frame_panics(frame in prop::collection::vec(any::<u8>(), 0..200), kind in 0..3usize) {
             let mut frame = frame;

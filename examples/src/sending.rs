@@ -9,9 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use stillwire_dma::Payload;
-use stillwire_driver::Offload;
 
-use crate::packet::{Endpoint, UDP_HEADERS, UdpTemplate};
+use crate::packet::{self, Endpoint, UDP_HEADERS, UdpTemplate};
 use crate::segmented::{RUN_DESCRIPTORS, RunOf, Runs};
 use crate::source::Source;
 use crate::station::{Cargo, Datagram, Station};
@@ -329,6 +328,7 @@ impl<'a> Sending<'a> {
     fn post_run(&mut self, id: u64, run: Range<u64>, cargo: Cargo) -> Result<f64> {
         let len = (run.end - run.start) as usize;
         let payload = self.options.payload as usize;
+        let offload = self.station.offload();
         let mut posting = self.station.tx()?.run(cargo);
         let mut wire_bits = 0.0;
         for start in (0..len).step_by(payload) {
@@ -340,7 +340,10 @@ impl<'a> Sending<'a> {
             bytes[..UDP_HEADERS].copy_from_slice(self.forth.next(DATA_HEADER_LEN + part.len()));
             header.emit(&mut bytes[UDP_HEADERS..]);
             wire_bits += ((HEADERS + part.len()).max(60) + 4 + 20) as f64 * 8.0;
-            let posted = posting.post(&bytes, Some(Offload::UDP_V4), part)?;
+            if offload.is_none() {
+                packet::write_checksums(&mut bytes, posting.payload().sum(part.clone())?);
+            }
+            let posted = posting.post(&bytes, offload, part)?;
             debug_assert!(posted, "room() left enough descriptors");
         }
         Ok(wire_bits)

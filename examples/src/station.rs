@@ -12,7 +12,7 @@ use stillwire_driver::{
 use stillwire_filecache::{DirectHold, Hold, Unheld};
 
 use crate::device::OpenDevice;
-use crate::packet::{self, Endpoint, Received, UdpTemplate};
+use crate::packet::{self, Endpoint, Received, Sum, UdpTemplate};
 use crate::pool::{Buffer, Pool};
 use crate::transfer::MAX_RUN;
 use crate::{Error, Result};
@@ -82,6 +82,25 @@ impl Cargo {
             Cargo::Buffer(_) => unreachable!("only file pages are digested"),
         }
     }
+
+    /// Sum of a part of it, bytes, for a checksum that the NIC does not compute.
+    ///
+    /// # Errors
+    /// As [`crc32`](Self::crc32).
+    pub fn sum(&self, range: Range<usize>) -> Result<Sum> {
+        let mut sum = Sum::default();
+        match self {
+            Cargo::Held(hold) => hold.slices(range).for_each(|bytes| sum.add(bytes)),
+            Cargo::Unheld(unheld) => unheld.copies(range, |bytes| sum.add(bytes)),
+            Cargo::Direct(hold) => {
+                let mut copy = vec![0; range.len()];
+                hold.read_at(range.start, &mut copy)?;
+                sum.add(&copy);
+            }
+            Cargo::Buffer(_) => unreachable!("what is in a buffer was summed before"),
+        }
+        Ok(sum)
+    }
 }
 
 /// A datagram that came in.
@@ -116,6 +135,8 @@ pub struct Station {
     me: Endpoint,
     /// Whether our own address can be somebody else's, too: on a loopback everything comes back.
     everything_is_mine: bool,
+    /// Checksums that are the NIC's work; `None` where they are ours.
+    offload: Option<Offload>,
     /// Frames of our own that wait for room in the ring.
     waiting: VecDeque<(Vec<u8>, Option<Offload>)>,
     scratch: Vec<u8>,
@@ -153,6 +174,7 @@ impl Station {
         let queues = Some((nic.tx_queue()?, nic.rx_queue()?));
         let pool = Pool::new(device.function.iommu(), POOL)?;
         let me = Endpoint { mac: nic.mac(), address: me };
+        let offload = nic.capabilities().tx_checksum.then_some(Offload::UDP_V4);
         Ok(Self {
             queues,
             pool,
@@ -161,6 +183,7 @@ impl Station {
             name,
             me,
             everything_is_mine: loopback,
+            offload,
             waiting: VecDeque::new(),
             scratch: Vec::new(),
             bad_checksums: 0,
@@ -193,6 +216,11 @@ impl Station {
     /// Who we are.
     pub fn me(&self) -> Endpoint {
         self.me
+    }
+
+    /// What the NIC computes of a datagram's checksums; `None` when [`packet::write_checksums`] must.
+    pub fn offload(&self) -> Option<Offload> {
+        self.offload
     }
 
     /// The transmit queue.
@@ -246,8 +274,16 @@ impl Station {
         frame.extend_from_slice(payload);
         // What waits is repeated by its sender when it is lost: a bound costs nothing but keeps memory bounded.
         if self.waiting.len() < MOST_WAITING {
-            self.waiting.push_back((frame, Some(Offload::UDP_V4)));
+            if self.offload.is_none() {
+                packet::write_checksums(&mut frame, Sum::default());
+            }
+            self.waiting.push_back((frame, self.offload));
         }
+    }
+
+    /// Whether nothing waits to be sent, in the ring or for it.
+    pub fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.queues.as_ref().is_none_or(|(tx, _)| tx.in_flight() == 0)
     }
 
     /// Takes what has arrived, gives back what was sent, sends what waits. Returns whether anything happened. A NIC that hangs
@@ -279,6 +315,10 @@ impl Station {
                 return;
             }
             frame.copy_to(scratch);
+            if verdict.transport == Checksum::Unknown && !packet::checksums_hold(scratch) {
+                *bad += 1;
+                return;
+            }
             let received = Received::parse(scratch);
             if let Received::ArpRequest { asker, asker_ip, wanted } = received
                 && wanted == *me.address.ip()
@@ -296,8 +336,7 @@ impl Station {
         let mut posted = false;
         while let Some((frame, offload)) = self.waiting.front() {
             // Headers travel by copy, the rest through the pool.
-            let header = if offload.is_some() { packet::UDP_HEADERS } else { frame.len() };
-            let (header, rest) = frame.split_at(header);
+            let (header, rest) = frame.split_at(frame.len().min(packet::UDP_HEADERS));
             let mut out = Frame::new(header);
             out = if let Some(offload) = offload { out.offload(*offload) } else { out };
             if !rest.is_empty() {

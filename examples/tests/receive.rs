@@ -129,6 +129,22 @@ fn what_cannot_be_done_is_said_at_once() {
     check("127.0.0.1:0", place.path(), "is a directory");
     check("127.0.0.1:0", &place.path().join("no/file"), "cannot write beside");
     check("127.0.0.1:0", Path::new("/dev/null"), "/dev/null is neither a file nor free to become one");
+    let check = |listen: &str, more: &[&str], expected: &str| {
+        let mut receive = Command::new(example("receive"));
+        let output = receive.args(["--listen", listen, "--out", text(&out)]).args(more).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && said.contains(expected), "{listen} {more:?}: {said}");
+    };
+    let card = "0000:ff:1f.7";
+    check("192.0.2.1:9", &["--device", card], "there is no device 0000:ff:1f.7");
+    check("192.0.2.1:9", &["--device", card, "--wire", "tap:a"], "--wire goes with an emulated device");
+    check("192.0.2.1:9", &["--device", "emulated:ixgbe"], "needs --wire tap:NAME");
+    check("192.0.2.1:9", &["--device", "eth0"], "is not a device");
+    check("192.0.2.1:9", &["--device", card, "--mtu", "100"], "1280 to 9700");
+    check("192.0.2.1:9", &["--mtu", "9000"], "--device");
+    for bad in ["192.0.2.1:0", "0.0.0.0:9", "[2001:db8::1]:9"] {
+        check(bad, &["--device", card], "it gives the NIC its address");
+    }
     assert_only(place.path(), &[]);
 }
 

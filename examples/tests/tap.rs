@@ -50,9 +50,12 @@ impl Namespace {
         found.unwrap_or_else(|| panic!("no {name} in {text}")).1.parse().unwrap()
     }
 
-    /// `send` through the emulated NIC and the TAP, to `receive` on the kernel's socket.
-    /// What both report.
+    /// `send` through the emulated NIC and the TAP, to `receive` on the kernel's socket. What both report.
     fn transfer(&self, file: &Path, out: &Path, flags: &[&str]) -> (Report, Value) {
+        self.transfer_by(file, out, &[&["--wire", "tap:sw0"], flags].concat())
+    }
+
+    fn transfer_by(&self, file: &Path, out: &Path, flags: &[&str]) -> (Report, Value) {
         let mut receive = self.command(example("receive"));
         receive.args(["--listen", "10.99.0.2:9000", "--keep", "--json", "--out"]).arg(out);
         let receive = Guarded::start(receive.stdout(Stdio::piped()).stderr(Stdio::null()));
@@ -62,7 +65,7 @@ impl Namespace {
             String::from_utf8_lossy(&sockets.stdout).contains("0200630A:2328").then_some(())
         });
         let mut send = self.command(example("send"));
-        send.arg(file).args(["--wire", "tap:sw0", "--from", "10.99.0.1:4000", "--to", "10.99.0.2:9000", "--json"]);
+        send.arg(file).args(["--from", "10.99.0.1:4000", "--to", "10.99.0.2:9000", "--json"]);
         let send = send.args(flags).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let output = finish(send, Duration::from_secs(120));
         assert!(output.status.success(), "{output:?}");
@@ -135,6 +138,32 @@ fn what_the_nic_cuts_through_the_kernels_stack() {
     assert_eq!(net.udp("InCsumErrors"), 0);
     let (report, _) = net.transfer(&file, &out, &["--segment", "--scribble", "--unheld", "--seconds", "2"]);
     assert!(net.udp("InCsumErrors") > 0, "{report:?}");
+}
+
+/// The sender's own checksums, for a NIC that computes none.
+#[test]
+fn the_kernel_accepts_checksums_of_held_pages() {
+    let Some(net) = namespace("sums", "a sender's own checksums, by a kernel UDP socket") else { return };
+    let folder = TempDir::new().unwrap();
+    let (file, out) = (common::file(folder.path(), 3_000_001), folder.path().join("out"));
+    let socket = folder.path().join("nic");
+    let mut emulator = net.command(common::emulator());
+    emulator.args(["--model", "virtio", "--without", "csum,host_tso4,host_tso6,host_uso", "--transmit-delay-us", "50"]);
+    emulator.args(["--wire", "tap:sw0", "--socket"]).arg(&socket);
+    let _emulator = Guarded::start(emulator.stdout(Stdio::null()));
+    wait_for("the emulator's socket", Duration::from_secs(10), || socket.exists().then_some(()));
+    let device = format!("vfio-user:{}", common::text(&socket));
+    for flags in [&[][..], &["--payload", "1001"]] {
+        let (report, _) = net.transfer_by(&file, &out, &[&["--device", &device], flags].concat());
+        assert_eq!((report.torn, report.verified), (0, true), "{flags:?}: {report:?}");
+        assert!(std::fs::read(&out).unwrap() == contents(3_000_001), "{flags:?}: the file differs");
+        std::fs::remove_file(&out).unwrap();
+    }
+    let (report, _) = net.transfer_by(&file, &out, &["--device", &device, "--scribble", "--seconds", "2"]);
+    assert!(report.torn == 0 && report.writer_pauses > 0, "{report:?}");
+    assert_eq!(net.udp("InCsumErrors"), 0);
+    net.transfer_by(&file, &out, &["--device", &device, "--scribble", "--unheld", "--seconds", "2"]);
+    assert!(net.udp("InCsumErrors") > 0);
 }
 
 #[test]

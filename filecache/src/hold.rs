@@ -179,6 +179,18 @@ impl Hold {
         self.slices(0..self.len())
     }
 
+    /// The same for a part of them; `range` counts from the hold's start.
+    ///
+    /// # Panics
+    /// When `range` reaches past [`len`](Self::len).
+    pub fn slices(&self, range: Range<usize>) -> impl Iterator<Item = &[u8]> {
+        self.part(range).into_iter().flat_map(|(core, range, runs)| {
+            let pieces = runs.pieces(range, core.arena.page_shift());
+            // SAFETY: the slices borrow `self`, and `self` holds every page that it covers until it is dropped.
+            pieces.map(|piece| unsafe { core.arena.held(piece) })
+        })
+    }
+
     /// CRC-32 (IEEE) of the held bytes.
     pub fn crc32(&self) -> u32 {
         self.crc32_range(0..self.len())
@@ -210,15 +222,6 @@ impl Hold {
             at = end;
         }
         crc
-    }
-
-    /// Pieces of `range`, bytes from the hold's start.
-    fn slices(&self, range: Range<usize>) -> impl Iterator<Item = &[u8]> {
-        self.part(range).into_iter().flat_map(|(core, range, runs)| {
-            let pieces = runs.pieces(range, core.arena.page_shift());
-            // SAFETY: the slices borrow `self`, and `self` holds every page that it covers until it is dropped.
-            pieces.map(|piece| unsafe { core.arena.held(piece) })
-        })
     }
 
     /// The core, and `range` (bytes from the hold's start) as bytes from the start of the first of the arena's pages, and

@@ -67,8 +67,17 @@ impl Unheld {
     /// # Panics
     /// When `range` reaches outside.
     pub fn crc32_range(&self, range: Range<usize>) -> u32 {
-        let arena = &self.opened.cache.core.arena;
         let mut digest = crc32fast::Hasher::new();
+        self.copies(range, |bytes| digest.update(bytes));
+        digest.finalize()
+    }
+
+    /// Hands copies of the bytes of `range` to `each`, piece by piece, as they are found meanwhile.
+    ///
+    /// # Panics
+    /// When `range` reaches outside.
+    pub fn copies(&self, range: Range<usize>, mut each: impl FnMut(&[u8])) {
+        let arena = &self.opened.cache.core.arena;
         let mut copy = [0u8; 4096];
         for piece in self.frames.runs().pieces(self.in_frames(range), arena.page_shift()) {
             let mut at = piece.start;
@@ -76,11 +85,10 @@ impl Unheld {
                 let part = at..piece.end.min(at + copy.len());
                 let copy = &mut copy[..part.len()];
                 arena.copy(part.clone(), copy);
-                digest.update(copy);
+                each(copy);
                 at = part.end;
             }
         }
-        digest.finalize()
     }
 
     /// `range` (bytes from the start of this value) as bytes from the start of its first page.

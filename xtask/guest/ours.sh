@@ -3,13 +3,6 @@ NEAR=0000:00:05.0 # A cable joins these two.
 FAR=0000:00:06.0
 LOOP=0000:00:07.0 # What it sends comes back.
 SLOW=0000:00:08.0 # The same, long after the descriptors were posted.
-FILE=/tmp/file
-in_a_group() { [ -e /sys/bus/pci/devices/$1/iommu_group ]; }
-driven_by() { [ "$(basename $(readlink /sys/bus/pci/devices/$1/driver))" = $2 ]; }
-# field NAME: of the JSON object on the last line of the output.
-field() { tail -n 1 /tmp/sent | sed -n "s/.*\"$1\":\([^,}]*\).*/\1/p"; }
-sends() { send "$@" --json >/tmp/sent 2>/tmp/errors || { cat /tmp/sent /tmp/errors; return 1; }; cat /tmp/sent; }
-verified() { sends "$@" && [ "$(field verified)" = true ] && [ "$(field torn)" = 0 ]; }
 scribbled() {
     verified "$@" --scribble --seconds 8 || return 1
     [ "$(field writer_pauses)" -gt 0 ] || { echo "no writer had to wait: nothing was shown"; return 1; }
@@ -33,9 +26,6 @@ killed() {
     [ $? = 137 ] || { cat /tmp/killed; return 1; }
 }
 
-# A program that runs cannot be written to, and writers are to write.
-cat /bin/send /bin/receive /bin/info /bin/xtask /bin/stillwire-emulator >$FILE
-echo "fact file_bytes $(stat -c %s $FILE)"
 modules $STOCK_MODULES $VFIO_MODULES
 check "every device is in an IOMMU group" within 20 in_a_group $SLOW
 check "bind takes the device from ixgbe" xtask bind $LOOP $SLOW

@@ -53,6 +53,10 @@ impl Programs {
         self.folder.join("stillwire-emulator")
     }
 
+    pub fn receive(&self) -> PathBuf {
+        self.folder.join("examples/receive")
+    }
+
     fn of_guest(&self) -> [(&'static str, PathBuf); 5] {
         [
             ("send", "examples/send"),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::host::{self, Host};
 use super::machine::Emulator;
 use super::report::Report;
-use super::scenario::{self, Bench, Results, Stage};
+use super::scenario::{self, Bench, Devices, Results, Stage};
 
 /// The scenario's name.
 pub const FAMILY: &str = "stock driver, the family";
@@ -37,9 +37,9 @@ pub fn family(bench: &Bench, results: &mut Results) -> Result<(), String> {
         ends.push((name, report, emulator, Host::set_up(&bench.tree, wire)?));
     }
     let mut stage = Stage::new(FAMILY, results);
-    stage.processors = QUEUES;
     let script = include_str!("../../guest/family.sh");
-    scenario::boot(bench, "family", script, &devices, false, &mut stage, &mut |stage, action| {
+    let devices = Devices { models: &devices, processors: QUEUES, ..Devices::default() };
+    scenario::boot(bench, "family", script, &devices, &mut stage, &mut |stage, action| {
         let (part, action) = action.split_once(' ').unwrap_or((action, ""));
         if let Some(fault) = action.strip_prefix("fault ") {
             stage.check(&format!("{part}: {fault} is what the model is told"), tell(part, fault));

@@ -135,6 +135,8 @@ pub struct Boot<'a> {
     pub initramfs: &'a Path,
     /// Socket of each device model, and its slot on the guest's bus.
     pub devices: &'a [(PathBuf, u8)],
+    /// QEMU's own devices, and what they are joined to: further arguments.
+    pub own: &'a [String],
     pub iommu: bool,
     /// A driver asks for as many queues as there are processors.
     pub processors: u8,
@@ -175,6 +177,7 @@ impl Boot<'_> {
                 socket.display()
             ));
         }
+        command.args(self.own);
         command
     }
 

@@ -9,6 +9,7 @@ use super::guest::{self, Kernel, Programs};
 use super::host::{self, Host};
 use super::machine::{Boot, Console, Emulator, Qemu};
 use super::report::{self, Register, Report};
+use super::virtio;
 
 /// All that a scenario needs.
 pub struct Bench {
@@ -55,13 +56,11 @@ pub(super) struct Stage<'a> {
     pub(super) results: &'a mut Results,
     facts: HashMap<String, String>,
     warnings: Vec<String>,
-    /// Of the guest.
-    pub(super) processors: u8,
 }
 
 impl<'a> Stage<'a> {
     pub(super) fn new(name: &'static str, results: &'a mut Results) -> Self {
-        Self { name, results, facts: HashMap::new(), warnings: Vec::new(), processors: PROCESSORS }
+        Self { name, results, facts: HashMap::new(), warnings: Vec::new() }
     }
 
     pub(super) fn check(&mut self, name: &str, outcome: Result<String, String>) {
@@ -101,8 +100,13 @@ impl<'a> Stage<'a> {
         self.check("the guest's kernel warns of nothing", outcome);
     }
 
+    pub(super) fn fact(&self, key: &str) -> Result<&str, String> {
+        let text = self.facts.get(key).map(String::as_str);
+        text.ok_or_else(|| format!("the guest did not tell {key}"))
+    }
+
     pub(super) fn number(&self, key: &str) -> Result<u64, String> {
-        let text = self.facts.get(key).ok_or_else(|| format!("the guest did not tell {key}"))?;
+        let text = self.fact(key)?;
         text.parse().map_err(|_| format!("the guest told {key} as {text}"))
     }
 }
@@ -111,6 +115,7 @@ impl<'a> Stage<'a> {
 const EXPECTED_WARNINGS: &[(&str, &str)] = &[
     ("tsc: Unable to calibrate", "the emulated processor is slow"),
     ("APIC calibration not consistent", "the emulated processor is slow"),
+    ("hpet: Lost", "the emulated processor is slow"),
     ("mtrr: your CPUs had inconsistent", "QEMU's processors start with MTRRs that the kernel makes alike"),
     ("ACPI: IRQ", "q35's serial ports share no interrupt, and the kernel says so"),
     (": resetting", "vfio-pci says so each time that a program opens or closes a device"),
@@ -134,15 +139,10 @@ pub fn stock(bench: &Bench, results: &mut Results) -> Result<(), String> {
     )?;
     let mut host = Host::set_up(&bench.tree, host::IXGBE)?;
     let mut stage = Stage::new("stock driver", results);
-    boot(
-        bench,
-        "stock",
-        include_str!("../../guest/stock.sh"),
-        &[(socket.into(), 5)],
-        false,
-        &mut stage,
-        &mut |stage, action| host.act(stage, action),
-    )?;
+    let devices = Devices { models: &[(socket.into(), 5)], ..Devices::default() };
+    boot(bench, "stock", include_str!("../../guest/stock.sh"), &devices, &mut stage, &mut |stage, action| {
+        host.act(stage, action)
+    })?;
     stage.judge_warnings();
     emulator.ended()?;
     let report = Report::read(Path::new(report))?;
@@ -155,50 +155,6 @@ pub fn stock(bench: &Bench, results: &mut Results) -> Result<(), String> {
     Ok(())
 }
 
-/// Each kind of ring that a virtio device has, and how its model is started for it.
-const RINGS: [(&str, &[&str]); 4] = [
-    ("split", &["--without", "ring_packed,in_order"]),
-    ("packed", &["--without", "in_order", "--mtu", "9000", "--doorbells", "messages"]),
-    ("split-in-order", &["--without", "ring_packed", "--mtu", "9000", "--doorbells", "messages"]),
-    ("packed-in-order", &[]),
-];
-
-/// The guest's own `virtio_net.ko` on a model for each kind of ring, with the host's network stack at the other ends.
-///
-/// # Errors
-/// In words, when it did not come to its end.
-pub fn virtio(bench: &Bench, results: &mut Results) -> Result<(), String> {
-    let mut devices = Vec::new();
-    let mut ends = Vec::new();
-    for ((name, more), (wire, slot)) in RINGS.into_iter().zip(host::VIRTIO.into_iter().zip(5..)) {
-        let (socket, report) = (format!("virtio-{name}.sock"), format!("virtio-{name}.report"));
-        let tap = format!("tap:{}", wire.tap);
-        let fixed = ["--model", "virtio", "--socket", &socket, "--report", &report, "--wire", &tap, "--once"];
-        let args: Vec<&str> = fixed.iter().chain(more).copied().collect();
-        let emulator = Emulator::start(&bench.programs.emulator(), &args)?;
-        devices.push((PathBuf::from(&socket), slot));
-        ends.push((name, report, emulator, Host::set_up(&bench.tree, wire)?));
-    }
-    let mut stage = Stage::new("stock virtio driver", results);
-    boot(bench, "virtio", include_str!("../../guest/virtio.sh"), &devices, false, &mut stage, &mut |stage, action| {
-        let (ring, action) = action.split_once(' ').unwrap_or((action, ""));
-        let end = ends.iter_mut().find(|(name, ..)| *name == ring);
-        end.is_some_and(|(.., host)| host.act(stage, action))
-    })?;
-    stage.judge_warnings();
-    for (name, report, emulator, _) in ends {
-        emulator.ended()?;
-        let report = Report::read(Path::new(&report))?;
-        stage.check(&format!("the {name} model saw nothing wrong"), wordless(report.all_zero(&NEVER)));
-        stage.check(&format!("the {name} model has no complaint of the driver"), complaints(&report));
-        let offloads = report.counter("segmented")?.min(report.counter("checksummed")?);
-        let said = some(offloads, "at least so many frames");
-        stage.check(&format!("the {name} model segmented and computed checksums"), said);
-        stage.results.registers.extend(report.registers);
-    }
-    Ok(())
-}
-
 /// Our driver in the guest, on vfio-pci behind the guest's IOMMU.
 ///
 /// # Errors
@@ -207,7 +163,9 @@ pub fn ours(bench: &Bench, results: &mut Results) -> Result<(), String> {
     let capture = Path::new(CAPTURE);
     let (emulators, devices) = our_devices(bench)?;
     let mut stage = Stage::new("our driver", results);
-    boot(bench, "ours", include_str!("../../guest/ours.sh"), &devices, true, &mut stage, &mut |stage, action| {
+    let script = concat!(include_str!("../../guest/sending.sh"), include_str!("../../guest/ours.sh"));
+    let devices = Devices { models: &devices, iommu: true, ..Devices::default() };
+    boot(bench, "ours", script, &devices, &mut stage, &mut |stage, action| {
         match action {
             "frames slow" => stage.check("the sender's frames are on their way", await_frames(capture)),
             _ => stage.check(action, Err("the host knows no such action".into())),
@@ -253,7 +211,7 @@ pub(super) fn wordless(outcome: Result<(), String>) -> Result<String, String> {
 }
 
 /// A socket, and a slot on the guest's bus.
-type Device = (PathBuf, u8);
+pub(super) type Device = (PathBuf, u8);
 
 /// Two devices on a cable, one that hears itself, and one that does so late.
 fn our_devices(bench: &Bench) -> Result<(Vec<Emulator>, Vec<Device>), String> {
@@ -285,15 +243,15 @@ pub fn shell(bench: &Bench) -> Result<(), String> {
     let (_emulators, devices) = our_devices(bench)?;
     let initramfs = bench.folder.join("shell.cpio");
     guest::initramfs(&bench.tree, &bench.kernel, &bench.programs, include_str!("../../guest/shell.sh"), &initramfs)?;
-    let (kernel, console) = (bench.kernel.image(), Console::Terminal);
     let boot = Boot {
         qemu: &bench.qemu,
-        kernel: &kernel,
+        kernel: &bench.kernel.image(),
         initramfs: &initramfs,
         devices: &devices,
+        own: &virtio::two_on_a_hub(),
         iommu: true,
         processors: PROCESSORS,
-        console,
+        console: Console::Terminal,
     };
     boot.run_here()
 }
@@ -308,12 +266,27 @@ const CAPTURE: &str = "slow.pcap";
 /// Does what the guest asks for; false when the guest is to ask again.
 pub(super) type Act<'a> = &'a mut dyn FnMut(&mut Stage<'_>, &str) -> bool;
 
+/// What a guest finds on its bus.
+pub(super) struct Devices<'a> {
+    /// Models of ours: sockets, and slots.
+    pub(super) models: &'a [Device],
+    /// QEMU's own, as its arguments.
+    pub(super) own: &'a [String],
+    pub(super) iommu: bool,
+    pub(super) processors: u8,
+}
+
+impl Default for Devices<'_> {
+    fn default() -> Self {
+        Self { models: &[], own: &[], iommu: false, processors: PROCESSORS }
+    }
+}
+
 pub(super) fn boot(
     bench: &Bench,
     name: &str,
     scenario: &str,
-    devices: &[(PathBuf, u8)],
-    iommu: bool,
+    devices: &Devices<'_>,
     stage: &mut Stage<'_>,
     act: Act<'_>,
 ) -> Result<(), String> {
@@ -326,9 +299,10 @@ pub(super) fn boot(
         qemu: &bench.qemu,
         kernel: &bench.kernel.image(),
         initramfs: &initramfs,
-        devices,
-        iommu,
-        processors: stage.processors,
+        devices: devices.models,
+        own: devices.own,
+        iommu: devices.iommu,
+        processors: devices.processors,
         console: Console::File(&console),
     };
     let outcome = boot.run(bench.deadline, &mut |line| stage.line(line, act));

@@ -25,8 +25,6 @@ pub struct Nic {
     fresh: Vec<Datagram>,
     /// Who sent the last one, and how that end is answered.
     peer: Option<(Endpoint, UdpTemplate)>,
-    /// When something happened last.
-    busy: Instant,
 }
 
 /// Gives the NIC `device` the address `listen`. `wire` is an emulated one's.
@@ -53,11 +51,17 @@ pub fn open(device: &str, wire: Option<&str>, mtu: u16, listen: SocketAddr) -> R
         wire => wire.unwrap_or_default().to_owned(),
     };
     let device = device.open(&Emulated { wire, mtu, ..Emulated::default() })?;
-    let station = Station::open(device, listen, Config { max_frame: mtu + 14, ..Config::default() }, false, PATIENCE)?;
+    let station = Station::open(
+        device,
+        listen,
+        Config { max_frame: mtu + 14, interrupts: true, ..Config::default() },
+        false,
+        PATIENCE,
+    )?;
     // Even the smallest datagrams, which take a buffer each, must find one.
     let window = u64::from(u16::try_from(station.nic.capabilities().rx_ring).unwrap_or(u16::MAX)) * DATAGRAM_OVERHEAD;
     let (arrived, fresh) = (VecDeque::new(), Vec::new());
-    Ok(Nic { station, window: window as u32, arrived, fresh, peer: None, busy: Instant::now() })
+    Ok(Nic { station, window: window as u32, arrived, fresh, peer: None })
 }
 
 impl Nic {
@@ -79,14 +83,8 @@ impl Port for Nic {
     }
 
     fn receive(&mut self, buffer: &mut [u8]) -> std::result::Result<Option<(usize, SocketAddr)>, Failure> {
-        if self.arrived.is_empty() {
-            if self.poll()? {
-                self.busy = Instant::now();
-            } else if self.busy.elapsed() < AWAKE {
-                std::thread::yield_now();
-            } else {
-                std::thread::sleep(NAP);
-            }
+        if self.arrived.is_empty() && !self.poll()? {
+            self.station.rest(NAP)?;
         }
         let Some(Datagram { from, payload, .. }) = self.arrived.pop_front() else { return Ok(None) };
         if self.peer.as_ref().is_none_or(|(peer, _)| *peer != from) {
@@ -118,10 +116,8 @@ impl Drop for Nic {
     }
 }
 
-/// So long after the last datagram it looks without a rest, and how long each rest is then. The ring holds what comes in
-/// meanwhile.
-const AWAKE: Duration = Duration::from_millis(2);
-const NAP: Duration = Duration::from_micros(100);
+/// Whoever receives looks at the time so often.
+const NAP: Duration = Duration::from_millis(20);
 /// As `send` has by default.
 const PATIENCE: Patience = Patience { hang_after: Duration::from_secs(5), link: Duration::from_secs(10) };
 /// For a reply to leave.

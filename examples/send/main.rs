@@ -50,7 +50,8 @@ fn run(arguments: Arguments) -> Result<Report> {
     let door = cache.as_ref().zip(plan.serve.as_ref()).map(|(cache, socket)| cache.serve(socket));
     let _door = door.transpose()?;
     let device = plan.device.open(&plan.emulated)?;
-    let config = Config { max_frame: plan.max_frame, promiscuous: plan.loopback, ..Config::default() };
+    let config =
+        Config { max_frame: plan.max_frame, promiscuous: plan.loopback, interrupts: !plan.poll, ..Config::default() };
     let patience = Patience { hang_after: plan.hang_after, link: plan.give_up };
     let mut station = Station::open(device, plan.from, config, plan.loopback, patience)?;
     if plan.segment.is_some() {

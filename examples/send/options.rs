@@ -58,6 +58,10 @@ pub struct Arguments {
     /// Reset a NIC that has work and link and has completed nothing for so long [default: 5]
     #[arg(long, value_name = "SECONDS")]
     hang_after: Option<f64>,
+    /// Never sleep: look at the NIC without pause, also when there is nothing to do. A wake-up by interrupt takes some ten
+    /// microseconds; this takes a whole processor.
+    #[arg(long)]
+    poll: bool,
     /// Let something go wrong with the emulated NIC, once it has sent so many frames: link-down@FRAMES:SECONDS, or
     /// stuck@FRAMES (it completes nothing until it is reset). May be given several times.
     #[arg(long, value_name = "FAULT")]
@@ -113,6 +117,8 @@ pub struct Plan {
     pub seconds: Option<f64>,
     pub give_up: Duration,
     pub hang_after: Duration,
+    /// Never sleep.
+    pub poll: bool,
     pub scribble: bool,
     pub serve: Option<PathBuf>,
     pub unheld: bool,
@@ -216,6 +222,7 @@ impl Arguments {
             rate: self.rate,
             seconds: self.seconds,
             give_up: Duration::from_secs_f64(self.give_up),
+            poll: self.poll,
             hang_after: self.hang_after.map_or(HANG_AFTER, Duration::from_secs_f64),
             scribble: self.scribble,
             serve: self.serve,

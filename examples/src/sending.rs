@@ -201,6 +201,8 @@ impl<'a> Sending<'a> {
             // A run must fit into the ring whole, so that it can be handed out only once.
             let room = self.room()?;
             let data_may_go = room > 0 && now >= self.next_data;
+            // Until when there is nothing to do, unless the NIC says otherwise.
+            let mut until = if room > 0 { self.next_data } else { now + FOR_ROOM };
             if data_may_go && !self.owed.is_empty() {
                 busy |= self.post_owed(id, room, now)?;
             } else if data_may_go {
@@ -216,13 +218,13 @@ impl<'a> Sending<'a> {
                         self.station.send(&mut self.forth, &bytes);
                         busy = true;
                     }
-                    Next::Wait(_) => {}
+                    Next::Wait(time) => until = time,
                     Next::Done(summary) => return Ok(summary),
                     Next::Failed(error) => return Err(error.into()),
                 }
             }
             if !busy {
-                std::thread::yield_now();
+                self.station.rest(until.saturating_sub(now))?;
             }
         }
     }
@@ -394,5 +396,7 @@ const DESCRIPTORS_A_FRAME: usize = 4;
 const SPARE_DESCRIPTORS: usize = 32;
 /// What the receive ring and the wire's queue can take.
 const LOOPBACK_WINDOW: u32 = 512 * 1024;
+/// A full ring is looked at again after so long, if no interrupt comes.
+const FOR_ROOM: Duration = Duration::from_millis(10);
 /// How far behind its rate the sender may catch up.
 const RATE_SLACK: Duration = Duration::from_millis(1);

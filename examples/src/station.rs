@@ -154,6 +154,10 @@ pub struct Station {
     /// What a reset gave back as not sent, bytes of the file.
     not_sent: Vec<Range<u64>>,
     away: Duration,
+    /// Whether the NIC can interrupt a sleep.
+    interrupts: bool,
+    /// Since when nothing has happened.
+    idle_since: Option<Instant>,
 }
 
 impl Station {
@@ -169,6 +173,9 @@ impl Station {
         patience: Patience,
     ) -> Result<Self> {
         let name = device.function.name();
+        // A device without vectors is polled.
+        let interrupts = config.interrupts && device.function.msix_vectors() >= config.queues.into();
+        let config = Config { interrupts, ..config };
         let nic = Nic::open(device.function.clone(), config)?;
         nic.wait_for_link(LINK_DEADLINE)?;
         let queues = Some((nic.tx_queue()?, nic.rx_queue()?));
@@ -195,6 +202,8 @@ impl Station {
             resets_in_vain: 0,
             not_sent: Vec::new(),
             away: Duration::ZERO,
+            interrupts,
+            idle_since: None,
         })
     }
 
@@ -263,7 +272,7 @@ impl Station {
                 Received::ArpReply { mac, ip } if *ip == address => found = Some(*mac),
                 _ => {}
             })?;
-            std::thread::yield_now();
+            self.rest(ARP_AGAIN)?;
         }
         Ok(found.expect("the loop ends with it"))
     }
@@ -329,7 +338,28 @@ impl Station {
             each(&received);
         });
         let posted = self.post_waiting()?;
-        Ok(reclaimed > 0 || received > 0 || posted)
+        let busy = reclaimed > 0 || received > 0 || posted;
+        if busy {
+            self.idle_since = None;
+        }
+        Ok(busy)
+    }
+
+    /// After a poll in which nothing happened, for a caller who has nothing to do for `at_most`: for a while it is looked again at
+    /// once, and then slept until the NIC interrupts, so that an idle program costs nothing.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn rest(&mut self, at_most: Duration) -> Result<()> {
+        let idle = self.idle_since.get_or_insert_with(Instant::now).elapsed();
+        let nap = at_most.min(ASK_EVERY).min(self.patience.hang_after / 8);
+        let Some((tx, rx)) = &mut self.queues else { return Err(stopped(&self.name)) };
+        if self.interrupts && idle >= AWAKE && nap >= SHORTEST_NAP {
+            rx.wait(tx, nap)?;
+        } else {
+            std::thread::yield_now();
+        }
+        Ok(())
     }
 
     fn post_waiting(&mut self) -> Result<bool> {
@@ -430,6 +460,9 @@ const ASK_EVERY: Duration = Duration::from_millis(100);
 const LINK_GRACE: Duration = Duration::from_millis(500);
 /// Resets in a row, without a completion or without coming up, before the NIC is given up.
 const MOST_RESETS: u32 = 3;
+/// Time without work after which a sleep is worth its system calls, and how short a sleep is not.
+const AWAKE: Duration = Duration::from_micros(200);
+const SHORTEST_NAP: Duration = Duration::from_micros(100);
 const RX_BUDGET: usize = 256;
 const POOL: usize = 64;
 const MOST_WAITING: usize = 256;

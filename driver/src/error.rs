@@ -11,7 +11,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub enum Error {
     /// A function that no driver here knows.
     #[error(
-        "nic: {name} is {vendor:04x}:{device:04x}, which no driver here knows; known are the Intel 82599 family (8086:10fb and sisters, X540, X550) and modern virtio-net (1af4:1041)"
+        "nic: {name} is {vendor:04x}:{device:04x}, which no driver here knows; known are the Intel 82599 family (8086:10fb and sisters, X540, X550), the Intel E810 family (8086:1592 and sisters) and modern virtio-net (1af4:1041)"
     )]
     UnknownDevice {
         /// How the user named it.
@@ -141,7 +141,7 @@ pub enum Error {
     },
     /// A device said what none may say. Nothing that it says later is believed.
     #[error(
-        "nic: {name} breaks the virtio protocol: {what}; stop it to get back what it holds, and tell who makes the device"
+        "nic: {name} breaks the protocol of its kind: {what}; stop it to get back what it holds, and tell who makes the device"
     )]
     Protocol {
         /// How the user named it.
@@ -158,6 +158,14 @@ pub enum Error {
         command: &'static str,
         /// What it said, or that it said nothing.
         why: String,
+    },
+    /// A DDP package that is none, or that the device cannot use.
+    #[error(
+        "ddp package: the file {what}; give the ice.pkg of linux-firmware (intel/ice/ddp), or none for a card without offloads"
+    )]
+    Package {
+        /// What is wrong with it.
+        what: String,
     },
     /// Memory, mappings, configuration space.
     #[error(transparent)]

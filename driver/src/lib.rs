@@ -9,13 +9,14 @@
 //! - [`Watchdog`]: tells a transmit queue that hangs from one that has nothing to do or no link; [`Nic::reset`] brings it back.
 //! - [`Frame`] and [`Offload`]: what to send, and which checksums the NIC shall compute.
 //!
-//! Families live side by side ([`ixgbe`], [`virtio`]) and never import each other; what they share is here: ring arithmetic
+//! Families live side by side ([`ice`], [`ixgbe`], [`virtio`]) and never import each other; what they share is here: ring arithmetic
 //! (`ring`), offload planning (`offload`), waiting with deadlines (`registers`).
 #![warn(missing_docs)]
 
 mod bells;
 mod error;
 mod frame;
+pub mod ice;
 pub mod ixgbe;
 mod nic;
 mod offload;

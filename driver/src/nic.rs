@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use stillwire_dma::{Payload, PciFunction, Segment};
 
 use crate::frame::{Frame, Posted, Returned, RxFrame};
-use crate::{Error, Filter, Offload, Result, ixgbe, virtio};
+use crate::{Error, Filter, Offload, Result, ice, ixgbe, virtio};
 
 /// An Ethernet address.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -180,6 +180,8 @@ pub struct Nic {
     device: Option<Device>,
     function: PciFunction,
     config: Config,
+    /// What the device was to learn protocols from.
+    package: Option<Box<[u8]>>,
     name: String,
     mac: Mac,
     capabilities: Capabilities,
@@ -200,15 +202,18 @@ struct Seen {
 /// One of the families.
 pub(crate) enum Device {
     Ixgbe(Box<ixgbe::Device>),
+    Ice(Box<ice::Device>),
     Virtio(virtio::Device),
 }
 
 impl Device {
-    fn open(function: PciFunction, config: Config) -> Result<Self> {
+    fn open(function: PciFunction, config: Config, package: Option<&[u8]>) -> Result<Self> {
         let identity = function.identity()?;
         let (vendor, device) = (identity.vendor, identity.device);
         if ixgbe::knows(vendor, device) {
             Ok(Self::Ixgbe(Box::new(ixgbe::Device::open(function, config)?)))
+        } else if ice::knows(vendor, device) {
+            Ok(Self::Ice(Box::new(ice::Device::open(function, config, package)?)))
         } else if virtio::knows(vendor, device) {
             Ok(Self::Virtio(virtio::Device::open(function, config)?))
         } else {
@@ -219,6 +224,7 @@ impl Device {
     fn mac(&self) -> Mac {
         match self {
             Self::Ixgbe(device) => device.mac,
+            Self::Ice(device) => device.mac,
             Self::Virtio(device) => device.mac,
         }
     }
@@ -226,6 +232,7 @@ impl Device {
     fn statistics(&self) -> Statistics {
         match self {
             Self::Ixgbe(device) => device.statistics(),
+            Self::Ice(device) => device.statistics(),
             Self::Virtio(device) => device.statistics(),
         }
     }
@@ -233,6 +240,7 @@ impl Device {
     fn capabilities(&self) -> Capabilities {
         match self {
             Self::Ixgbe(device) => device.capabilities(),
+            Self::Ice(device) => device.capabilities(),
             Self::Virtio(device) => device.capabilities(),
         }
     }
@@ -243,12 +251,25 @@ impl Nic {
     ///
     /// # Errors
     /// [`Error::UnknownDevice`], [`Error::Setting`], [`Error::Timeout`], [`Error::NoMac`], [`Error::Feature`],
-    /// [`Error::Protocol`], or what the bus says.
+    /// [`Error::Protocol`], [`Error::Command`], or what the bus says.
     pub fn open(function: PciFunction, config: Config) -> Result<Self> {
+        Self::bring_up(function, config, None)
+    }
+
+    /// The same with a DDP package, the bytes of an `ice.pkg`: what an Intel E810 learns protocols from. It is loaded unless
+    /// the card has one. Without any the card knows no offloads ([`Capabilities`]). Other devices do not look at it.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and [`Error::Package`].
+    pub fn open_with_package(function: PciFunction, config: Config, package: &[u8]) -> Result<Self> {
+        Self::bring_up(function, config, Some(package.into()))
+    }
+
+    fn bring_up(function: PciFunction, config: Config, package: Option<Box<[u8]>>) -> Result<Self> {
         config.check()?;
-        let device = Device::open(function.clone(), config)?;
+        let device = Device::open(function.clone(), config, package.as_deref())?;
         let (name, mac, capabilities) = (function.name(), device.mac(), device.capabilities());
-        Ok(Self { device: Some(device), function, config, name, mac, capabilities, seen: Mutex::default() })
+        Ok(Self { device: Some(device), function, config, package, name, mac, capabilities, seen: Mutex::default() })
     }
 
     /// The NIC's own Ethernet address.
@@ -257,7 +278,7 @@ impl Nic {
     }
 
     /// State of the port now. A link that was lost and came back between two calls is down at the second where the device
-    /// remembers it (the 82599 does), and up at the third.
+    /// remembers it (the 82599 does, and the E810's events), and up at the third.
     ///
     /// # Errors
     /// [`Error::Gone`]; [`Error::Protocol`] of a device that is not believed any more; [`Error::Stopped`] after a reset that
@@ -265,6 +286,7 @@ impl Nic {
     pub fn link(&self) -> Result<Link> {
         let link = match self.device()? {
             Device::Ixgbe(device) => device.link(),
+            Device::Ice(device) => device.link(),
             Device::Virtio(device) => device.link(),
         }?;
         let mut seen = self.seen();
@@ -312,6 +334,7 @@ impl Nic {
     pub fn tx_queue<T: 'static>(&self) -> Result<TxQueue<T>> {
         Ok(TxQueue(match self.device()? {
             Device::Ixgbe(device) => AnyTx::Ixgbe(ixgbe::TxQueue::new(device.function.clone())?),
+            Device::Ice(device) => AnyTx::Ice(ice::TxQueue::new(device.function.clone())?),
             Device::Virtio(device) => AnyTx::Virtio(virtio::TxQueue::new(device.function.clone())?),
         }))
     }
@@ -323,6 +346,7 @@ impl Nic {
     pub fn rx_queue(&self) -> Result<RxQueue> {
         Ok(RxQueue(match self.device()? {
             Device::Ixgbe(device) => AnyRx::Ixgbe(ixgbe::RxQueue::new(device.function.clone())?),
+            Device::Ice(device) => AnyRx::Ice(ice::RxQueue::new(device.function.clone())?),
             Device::Virtio(device) => AnyRx::Virtio(virtio::RxQueue::new(device.function.clone())?),
         }))
     }
@@ -334,6 +358,7 @@ impl Nic {
     pub fn stop(&self) -> Result<()> {
         match &self.device {
             Some(Device::Ixgbe(device)) => device.function.stop().map(|_quiet| ()),
+            Some(Device::Ice(device)) => device.function.stop().map(|_quiet| ()),
             Some(Device::Virtio(device)) => device.function.stop().map(|_quiet| ()),
             None => Ok(()),
         }
@@ -381,7 +406,7 @@ impl Nic {
         self.device = None;
         let filter = self.seen().filter.take();
         self.seen = Mutex::new(Seen { up: None, sum: before, filter: filter.clone() });
-        self.device = Some(Device::open(self.function.clone(), self.config)?);
+        self.device = Some(Device::open(self.function.clone(), self.config, self.package.as_deref())?);
         self.seen().sum.resets += 1;
         filter.map_or(Ok(()), |filter| self.set_filter(&filter))
     }
@@ -437,6 +462,7 @@ pub struct TxQueue<T>(AnyTx<T>);
 
 enum AnyTx<T> {
     Ixgbe(ixgbe::TxQueue<T>),
+    Ice(ice::TxQueue<T>),
     Virtio(virtio::TxQueue<T>),
 }
 
@@ -452,6 +478,7 @@ impl<T: Payload> TxQueue<T> {
         let Frame { header, offload, payload } = frame;
         match &mut self.0 {
             AnyTx::Ixgbe(queue) => queue.post(Frame { header, offload, payload }),
+            AnyTx::Ice(queue) => queue.post(Frame { header, offload, payload }),
             AnyTx::Virtio(queue) => queue.post(Frame { header, offload, payload }),
         }
     }
@@ -471,6 +498,7 @@ impl<T> TxQueue<T> {
     pub fn publish(&mut self) {
         match &mut self.0 {
             AnyTx::Ixgbe(queue) => queue.publish(),
+            AnyTx::Ice(queue) => queue.publish(),
             AnyTx::Virtio(queue) => queue.publish(),
         }
     }
@@ -481,6 +509,7 @@ impl<T> TxQueue<T> {
     pub fn reclaim(&mut self, done: impl FnMut(T)) -> usize {
         match &mut self.0 {
             AnyTx::Ixgbe(queue) => queue.reclaim(done),
+            AnyTx::Ice(queue) => queue.reclaim(done),
             AnyTx::Virtio(queue) => queue.reclaim(done),
         }
     }
@@ -490,6 +519,7 @@ impl<T> TxQueue<T> {
     pub fn free(&self) -> usize {
         match &self.0 {
             AnyTx::Ixgbe(queue) => queue.free(),
+            AnyTx::Ice(queue) => queue.free(),
             AnyTx::Virtio(queue) => queue.free(),
         }
     }
@@ -498,6 +528,7 @@ impl<T> TxQueue<T> {
     pub fn index(&self) -> usize {
         match &self.0 {
             AnyTx::Ixgbe(queue) => queue.number(),
+            AnyTx::Ice(queue) => queue.number(),
             AnyTx::Virtio(queue) => queue.number(),
         }
     }
@@ -506,6 +537,7 @@ impl<T> TxQueue<T> {
     pub fn in_flight(&self) -> usize {
         match &self.0 {
             AnyTx::Ixgbe(queue) => queue.in_flight(),
+            AnyTx::Ice(queue) => queue.in_flight(),
             AnyTx::Virtio(queue) => queue.in_flight(),
         }
     }
@@ -518,6 +550,7 @@ impl<T> TxQueue<T> {
     pub fn stop(mut self, back: impl FnMut(T)) -> Result<()> {
         match &mut self.0 {
             AnyTx::Ixgbe(queue) => queue.stop(back),
+            AnyTx::Ice(queue) => queue.stop(back),
             AnyTx::Virtio(queue) => queue.stop(back),
         }
     }
@@ -551,10 +584,12 @@ impl<T: Payload> Run<'_, T> {
         let posted = match self.whole.and_then(|whole| whole.part(&range)) {
             Some(part) => match &mut *self.queue {
                 AnyTx::Ixgbe(queue) => queue.post_segment(header, offload, part)?,
+                AnyTx::Ice(queue) => queue.post_segment(header, offload, part)?,
                 AnyTx::Virtio(queue) => queue.post_segment(header, offload, part)?,
             },
             None => match &mut *self.queue {
                 AnyTx::Ixgbe(queue) => queue.post_range(header, offload, self.payload.as_ref(), range)?,
+                AnyTx::Ice(queue) => queue.post_range(header, offload, self.payload.as_ref(), range)?,
                 AnyTx::Virtio(queue) => queue.post_range(header, offload, self.payload.as_ref(), range)?,
             },
         };
@@ -571,6 +606,7 @@ impl<T> Drop for Run<'_, T> {
             // The queue is borrowed, so the last frame in it is the run's.
             match &mut *self.queue {
                 AnyTx::Ixgbe(queue) => queue.keep_with_last(payload),
+                AnyTx::Ice(queue) => queue.keep_with_last(payload),
                 AnyTx::Virtio(queue) => queue.keep_with_last(payload),
             }
         }
@@ -582,6 +618,7 @@ pub struct RxQueue(AnyRx);
 
 enum AnyRx {
     Ixgbe(ixgbe::RxQueue),
+    Ice(ice::RxQueue),
     Virtio(virtio::RxQueue),
 }
 
@@ -591,6 +628,7 @@ impl RxQueue {
     pub fn poll(&mut self, budget: usize, each: impl FnMut(&RxFrame<'_>)) -> usize {
         match &mut self.0 {
             AnyRx::Ixgbe(queue) => queue.poll(budget, each),
+            AnyRx::Ice(queue) => queue.poll(budget, each),
             AnyRx::Virtio(queue) => queue.poll(budget, each),
         }
     }
@@ -599,6 +637,7 @@ impl RxQueue {
     pub fn index(&self) -> usize {
         match &self.0 {
             AnyRx::Ixgbe(queue) => queue.number(),
+            AnyRx::Ice(queue) => queue.number(),
             AnyRx::Virtio(queue) => queue.number(),
         }
     }
@@ -612,10 +651,12 @@ impl RxQueue {
     pub fn wait<T>(&mut self, tx: &mut TxQueue<T>, timeout: Duration) -> Result<bool> {
         match (&mut self.0, &mut tx.0) {
             (AnyRx::Ixgbe(rx), AnyTx::Ixgbe(tx)) if rx.number() == tx.number() => rx.wait(tx, timeout),
+            (AnyRx::Ice(rx), AnyTx::Ice(tx)) if rx.number() == tx.number() => rx.wait(tx, timeout),
             (AnyRx::Virtio(rx), AnyTx::Virtio(tx)) if rx.number() == tx.number() => rx.wait(tx, timeout),
             (_, tx) => {
                 let found = match tx {
                     AnyTx::Ixgbe(tx) => tx.number(),
+                    AnyTx::Ice(tx) => tx.number(),
                     AnyTx::Virtio(tx) => tx.number(),
                 };
                 let allowed = "the one with the receive queue's number, of the same NIC, would do";
@@ -628,6 +669,7 @@ impl RxQueue {
     pub fn dropped(&self) -> u64 {
         match &self.0 {
             AnyRx::Ixgbe(queue) => queue.dropped(),
+            AnyRx::Ice(queue) => queue.dropped(),
             AnyRx::Virtio(queue) => queue.dropped(),
         }
     }

@@ -20,6 +20,8 @@ pub enum Socket {
     },
     /// A cage for SFP+ modules, and the one that is in it.
     Cage(Option<Module>),
+    /// Something that this driver does not ask: the E810's.
+    Unread,
 }
 
 /// An SFP+ module as its EEPROM describes it (SFF-8472).
@@ -52,6 +54,7 @@ impl fmt::Display for Socket {
             Self::Fixed => f.write_str("backplane"),
             Self::TwistedPair { phy } => write!(f, "twisted pair, PHY {phy:#010x}"),
             Self::Cage(None) => f.write_str("SFP+ cage, empty"),
+            Self::Unread => f.write_str("not asked for"),
             Self::Cage(Some(module)) => write!(f, "SFP+: {module}"),
         }
     }
@@ -92,7 +95,7 @@ impl Filter {
 pub struct QueueStatistics {
     /// Frames sent.
     pub tx_frames: u64,
-    /// Bytes sent; with check sequences on virtio, without on the 82599.
+    /// Bytes sent; with check sequences on virtio, without on the 82599 and the E810.
     pub tx_bytes: u64,
     /// Frames received.
     pub rx_frames: u64,
@@ -110,6 +113,7 @@ impl Nic {
     pub fn socket(&self) -> Result<Socket> {
         match self.device()? {
             Device::Ixgbe(device) => device.socket(),
+            Device::Ice(_) => Ok(Socket::Unread),
             Device::Virtio(_) => Ok(Socket::Virtual),
         }
     }
@@ -122,6 +126,7 @@ impl Nic {
         filter.check()?;
         match self.device()? {
             Device::Ixgbe(device) => device.set_filter(filter)?,
+            Device::Ice(device) => device.set_filter(filter)?,
             Device::Virtio(_) => {
                 let hint = "a virtio device is told once, at its start: use Config::promiscuous";
                 return Err(Error::Feature { name: self.name().to_owned(), feature: "a filter that changes", hint });
@@ -135,6 +140,7 @@ impl Nic {
     pub fn queue_statistics(&self) -> Vec<QueueStatistics> {
         match self.device() {
             Ok(Device::Ixgbe(device)) => device.queue_statistics(),
+            Ok(Device::Ice(device)) => device.queue_statistics(),
             Ok(Device::Virtio(device)) => device.queue_statistics(),
             Err(_) => Vec::new(),
         }

@@ -5,8 +5,9 @@
 mod common;
 
 use std::ops::Range;
+use std::time::Duration;
 
-use common::{Memory, Rig, Token, virtio};
+use common::{Memory, Rig, Token, ice, virtio};
 use etherparse::{IpNumber, Ipv4Header, Ipv6Header, TcpHeader, TcpOptionElement, UdpHeader};
 use proptest::prelude::*;
 use stillwire_driver::{Config, Error, Frame, Ip, Mac, Offload, Posted, RxQueue, Transport};
@@ -233,6 +234,37 @@ proptest! {
     }
 
     #[test]
+    fn the_e810_makes_the_frames_that_a_stack_would(
+        case in case(&[Transport::Udp, Transport::Tcp, Transport::Sctp], true), (share, cuts) in cuts()
+    ) {
+        let rig = ice::Rig::with(ice::with_package(), JUMBO);
+        let (mut tx, mut rx) = rig.queues();
+        let bytes = payload(&case, share);
+        let memory = Memory::new(&rig.function, &bytes);
+        let pieces = pieces(bytes.len(), &cuts);
+        let token = Token::new(&memory, pieces.clone());
+        let header = case.header(rig.nic.mac(), &bytes);
+        let most = most_buffers(&pieces, case.offload.segment.map_or(usize::MAX, |segment| segment.get().into()));
+        match tx.post(Frame::new(&header).offload(case.offload).payload(token)) {
+            Ok(posted) => assert!(matches!(posted, Posted::Queued)),
+            Err(error) => {
+                prop_assert!(most > 8 && error.to_string().contains("buffers of one frame"), "{}: {}", most, error);
+                return Ok(());
+            }
+        }
+        prop_assert!(most <= 8, "{} buffers", most);
+        tx.publish();
+        rig.advance(Duration::from_millis(1));
+        prop_assert!(tx.reclaim(drop) > 0 && tx.in_flight() == 0);
+        let found = received(&mut rx, || rig.advance(Duration::from_millis(1)));
+        assert_same(&case, found, &case.expected(rig.nic.mac(), &bytes));
+        let (counted, queue) = (rig.nic.statistics(), rig.nic.queue_statistics()[0]);
+        prop_assert_eq!((counted.tx_frames, counted.tx_bytes), (counted.rx_frames, counted.rx_bytes));
+        prop_assert_eq!((queue.tx_frames, queue.rx_frames), (counted.tx_frames, counted.rx_frames));
+        rig.assert_no_complaints();
+    }
+
+    #[test]
     fn virtio_makes_the_frames_that_a_stack_would(
         case in case(&[Transport::Udp, Transport::Tcp], false), (share, cuts) in cuts()
     ) {
@@ -255,6 +287,17 @@ proptest! {
         assert_same(&case, found, &expected);
         rig.assert_no_complaints();
     }
+}
+
+/// Buffers of the frame on the wire that has most of them: its header, and each piece of payload that it has a part in.
+fn most_buffers(pieces: &[Range<usize>], segment: usize) -> usize {
+    let len = pieces.last().map_or(0, |last| last.end);
+    let segments = (0..len.max(1)).step_by(segment.min(len.max(1)));
+    let in_one = |start: usize| {
+        let end = start.saturating_add(segment).min(len);
+        pieces.iter().filter(|piece| piece.start.max(start) < piece.end.min(end)).count()
+    };
+    1 + segments.map(in_one).max().unwrap_or(0)
 }
 
 fn received(rx: &mut RxQueue, settle: impl Fn()) -> Vec<Vec<u8>> {

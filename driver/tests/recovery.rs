@@ -13,7 +13,7 @@ use stillwire_dma::PciFunction;
 use stillwire_driver::{Config, Error, Frame, Look, Nic, Posted, Returned, RxQueue, TxQueue, Verdict, Watchdog};
 use stillwire_emulator::scripted::Faulty;
 use stillwire_emulator::wire::Loopback;
-use stillwire_emulator::{DeviceModel, Fault, LocalDevice, Running, Scripted, ixgbe, virtio};
+use stillwire_emulator::{DeviceModel, Fault, LocalDevice, Running, Scripted, ice, ixgbe, virtio};
 
 /// A NIC on a model that runs by itself, as a device does.
 struct Rig<M: Faulty> {
@@ -152,6 +152,16 @@ fn a_stuck_queue_comes_back_on_virtio() {
     a_stuck_queue_comes_back(virtio::Model::new(virtio::Config::default(), Box::new(Loopback::new())).unwrap());
 }
 
+#[test]
+fn a_stuck_queue_comes_back_on_ice() {
+    a_stuck_queue_comes_back(e810());
+}
+
+fn e810() -> ice::Model {
+    let config = ice::Config { package: true, ..ice::Config::default() };
+    ice::Model::new(config, Box::new(Loopback::new())).unwrap()
+}
+
 fn without_link_nothing_is_done_and_nothing_hangs<M: Faulty>(model: M) {
     let mut rig = Rig::new(model, CONFIG);
     let (mut tx, rx) = rig.queues();
@@ -179,6 +189,11 @@ fn without_link_nothing_hangs_on_ixgbe() {
         ixgbe::Config::default(),
         Box::new(Loopback::new()),
     ));
+}
+
+#[test]
+fn without_link_nothing_hangs_on_ice() {
+    without_link_nothing_is_done_and_nothing_hangs(e810());
 }
 
 #[test]

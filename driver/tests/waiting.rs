@@ -10,7 +10,7 @@ use common::virtio::rings;
 use stillwire_dma::PciFunction;
 use stillwire_driver::{Config, Error, Frame, Nic, Posted, RxQueue, TxQueue};
 use stillwire_emulator::wire::Loopback;
-use stillwire_emulator::{DeviceModel, LocalDevice, ixgbe, virtio};
+use stillwire_emulator::{DeviceModel, LocalDevice, ice, ixgbe, virtio};
 
 const WAITING: Config = Config {
     tx_ring: 64,
@@ -63,6 +63,10 @@ fn send(nic: &Nic, tx: &mut TxQueue<()>) {
 
 fn every_model(each: impl Fn(&dyn Fn(Config) -> Box<dyn Owner>)) {
     each(&|config| Box::new(Rig::new(ixgbe::Model::new(ixgbe::Config::default(), Box::new(Loopback::new())), config)));
+    each(&|config| {
+        let model = ice::Config { package: true, ..ice::Config::default() };
+        Box::new(Rig::new(ice::Model::new(model, Box::new(Loopback::new())).unwrap(), config))
+    });
     for ring in rings() {
         for event_index in [false, true] {
             let features = match event_index {
@@ -113,6 +117,12 @@ trait Counted {
 }
 
 impl Counted for ixgbe::Model {
+    fn interrupts(&self) -> u64 {
+        self.counters().interrupts
+    }
+}
+
+impl Counted for ice::Model {
     fn interrupts(&self) -> u64 {
         self.counters().interrupts
     }

@@ -5,6 +5,7 @@
 //! driver.
 //!
 //! - [`ixgbe`]: Intel 82599, X540 and X550, a stepped model without a thread or a clock of its own;
+//! - [`ice`]: Intel E810, stepped likewise, with its firmware;
 //! - [`virtio`]: virtio-net 1.x over PCI, stepped likewise;
 //! - [`Scripted`]: a model that loses its link or gets stuck at a place in the traffic;
 //! - [`wire`]: loopback, cable, TAP, pcap file, checking sink;
@@ -22,15 +23,18 @@ mod counters;
 mod dma;
 mod headers;
 mod history;
+pub mod ice;
 pub mod ixgbe;
 mod local;
 mod memory;
 mod model;
+mod offload;
 mod packet;
 mod pages;
 mod report;
 pub mod scripted;
 pub mod server;
+mod toeplitz;
 pub mod virtio;
 pub mod wire;
 

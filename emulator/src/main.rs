@@ -9,7 +9,7 @@ use stillwire_emulator::control::Control;
 use stillwire_emulator::ixgbe::{Faults, Module, Part};
 use stillwire_emulator::server::{Server, Stopper};
 use stillwire_emulator::virtio::Features;
-use stillwire_emulator::{DeviceModel, Doorbells, Wire, ixgbe, virtio, wire};
+use stillwire_emulator::{DeviceModel, Doorbells, Wire, ice, ixgbe, virtio, wire};
 
 /// An emulated NIC on a vfio-user socket, for QEMU (-device vfio-user-pci) or a driver in another process.
 #[derive(Parser)]
@@ -30,9 +30,13 @@ struct Arguments {
     /// The device's address.
     #[arg(long, value_parser = parse_mac)]
     mac: Option<Mac>,
-    /// PCI device ID of an 82599 (10fb: SFP+, 10f7: backplane), X540 (1528) or X550 (1563), hexadecimal.
-    #[arg(long, value_parser = parse_id, default_value = "10fb")]
-    device_id: u16,
+    /// PCI device ID, hexadecimal: of an 82599 10fb (SFP+, the default), 10f7 (backplane), X540 (1528) or X550 (1563); of an
+    /// E810 1592 (QSFP, the default), 1591, 1593.
+    #[arg(long, value_parser = parse_id)]
+    device_id: Option<u16>,
+    /// An E810 has a package (DDP) from the beginning.
+    #[arg(long)]
+    package: bool,
     /// What is in the cage of an 82599 SFP+: none, sr (optics) or da (direct attach).
     #[arg(long, default_value = "sr")]
     module: Module,
@@ -69,6 +73,8 @@ struct Arguments {
 enum Device {
     /// Intel 82599.
     Ixgbe,
+    /// Intel E810.
+    Ice,
     /// virtio-net 1.x, modern PCI.
     Virtio,
 }
@@ -134,6 +140,9 @@ fn run(arguments: Arguments) -> Result<()> {
         Device::Ixgbe => {
             serve_all(&arguments, signals, |far, wire| Ok(ixgbe::Model::try_new(ixgbe_config(&arguments, far), wire)?))
         }
+        Device::Ice => {
+            serve_all(&arguments, signals, |far, wire| Ok(ice::Model::new(ice_config(&arguments, far), wire)?))
+        }
         Device::Virtio => {
             serve_all(&arguments, signals, |far, wire| Ok(virtio::Model::new(virtio_config(&arguments, far), wire)?))
         }
@@ -163,11 +172,23 @@ impl Arguments {
 fn ixgbe_config(arguments: &Arguments, far: bool) -> ixgbe::Config {
     let defaults = ixgbe::Config::default();
     ixgbe::Config {
-        device_id: arguments.device_id,
         module: arguments.module,
+        device_id: arguments.device_id.unwrap_or(defaults.device_id),
         mac: arguments.mac(defaults.mac, far),
         doorbells: arguments.doorbells(),
         transmit_delay: arguments.transmit_delay(),
+        ..defaults
+    }
+}
+
+fn ice_config(arguments: &Arguments, far: bool) -> ice::Config {
+    let defaults = ice::Config::default();
+    ice::Config {
+        device_id: arguments.device_id.unwrap_or(defaults.device_id),
+        mac: arguments.mac(defaults.mac, far),
+        doorbells: arguments.doorbells(),
+        transmit_delay: arguments.transmit_delay(),
+        package: arguments.package,
         ..defaults
     }
 }

@@ -9,7 +9,7 @@ use crate::counters::Counters;
 use crate::memory::MemoryTable;
 use crate::model::{DeviceModel, DoorbellPages};
 use crate::report::Report;
-use crate::{ixgbe, virtio};
+use crate::{ice, ixgbe, virtio};
 
 /// What goes wrong, once, when the device has sent so many frames or a few more.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,6 +61,20 @@ pub trait Faulty: DeviceModel {
 }
 
 impl Faulty for ixgbe::Model {
+    fn counters(&self) -> Counters {
+        self.counters()
+    }
+
+    fn set_link_down(&mut self, down: bool) {
+        self.faults().link_down = down;
+    }
+
+    fn set_stalled(&mut self, stalled: bool) {
+        self.faults().stall_tx = stalled;
+    }
+}
+
+impl Faulty for ice::Model {
     fn counters(&self) -> Counters {
         self.counters()
     }

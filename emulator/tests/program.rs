@@ -193,3 +193,26 @@ fn virtio_offers_what_it_is_told() {
     let text = String::from_utf8_lossy(&refused.stderr);
     assert!(!refused.status.success() && text.contains("ring_packed"), "{text}");
 }
+
+#[test]
+fn an_e810_is_served_with_its_bars() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("nic");
+    let mut child = program()
+        .args(["--model", "ice", "--device-id", "1593", "--package", "--once", "--socket"])
+        .arg(&path)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    started(&mut child);
+    let mut client = vfio_user::Client::new(&path).unwrap();
+    let mut word = [0; 4];
+    client.region_read(7, 0, &mut word).unwrap();
+    assert_eq!(u32::from_le_bytes(word), 0x1593_8086);
+    client.region_read(0, 0xb_6008, &mut word).unwrap();
+    assert_eq!(u32::from_le_bytes(word), 0x33b, "GLNVM_ULD");
+    assert_eq!(client.region(0).unwrap().size, 32 << 20);
+    assert_eq!(client.region(3).unwrap().size, 64 << 10);
+    drop(client);
+    assert!(child.wait().unwrap().success());
+}

@@ -1,10 +1,11 @@
 //! Says what a NIC is, whether it has link, what it can do, and what it has counted.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use stillwire_driver::{Config, Nic};
+use stillwire_driver::Config;
 use stillwire_examples::Result;
 use stillwire_examples::device::{DeviceName, Emulated};
 
@@ -12,9 +13,12 @@ use stillwire_examples::device::{DeviceName, Emulated};
 #[derive(Parser, Debug)]
 #[command(name = "info", version)]
 struct Arguments {
-    /// emulated:ixgbe, vfio-user:SOCKET, or the PCI address of a card that is bound to vfio-pci: 0000:03:00.0.
+    /// emulated:ixgbe, emulated:ice, emulated:virtio, vfio-user:SOCKET, or the PCI address of a card that is bound to vfio-pci: 0000:03:00.0.
     #[arg(long, default_value = "emulated:ixgbe")]
     device: String,
+    /// DDP package of an Intel E810 (ice.pkg), to be loaded if the card has none yet.
+    #[arg(long, value_name = "FILE")]
+    ddp: Option<PathBuf>,
     /// How long to wait for link, seconds.
     #[arg(long, default_value_t = 5.0, value_name = "N")]
     wait: f64,
@@ -35,9 +39,10 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<()> {
     let name: DeviceName = arguments.device.parse()?;
-    let device = name.open(&Emulated::default())?;
+    let emulated = Emulated { bare: arguments.ddp.is_some(), ..Emulated::default() };
+    let device = name.open(&emulated)?.with_package(arguments.ddp.as_deref())?;
     let identity = device.function.identity()?;
-    let nic = Nic::open(device.function.clone(), Config::default())?;
+    let nic = device.nic(Config::default())?;
     let deadline = Duration::try_from_secs_f64(arguments.wait).unwrap_or_default();
     // No link is a finding, not a failure.
     let link = nic.wait_for_link(deadline).or_else(|_| nic.link())?;
@@ -53,7 +58,10 @@ fn run(arguments: &Arguments) -> Result<()> {
             "mac": nic.mac().to_string(),
             "link": { "up": link.up, "megabits": link.megabits },
             "capabilities": {
-                "tx_checksum": able.tx_checksum, "rx_checksum": able.rx_checksum, "max_frame": able.max_frame,
+                "tx_checksum": able.tx_checksum, "rx_checksum": able.rx_checksum,
+                "sctp_checksum": able.sctp_checksum, "tcp_segmentation": able.tcp_segmentation,
+                "udp_segmentation": able.udp_segmentation, "vlan": able.vlan, "queues": able.queues,
+                "max_segmented": able.max_segmented, "max_frame": able.max_frame,
                 "header_len": able.header_len, "payload_pieces": able.payload_pieces,
                 "tx_ring": able.tx_ring, "rx_ring": able.rx_ring,
             },
@@ -83,6 +91,10 @@ fn run(arguments: &Arguments) -> Result<()> {
     println!(
         "checksums     IPv4 header, UDP, TCP by the NIC: transmit {}, receive {}",
         able.tx_checksum, able.rx_checksum
+    );
+    println!(
+        "more          SCTP checksum {}; TCP cut {}, UDP cut {}; VLAN tags {}",
+        able.sctp_checksum, able.tcp_segmentation, able.udp_segmentation, able.vlan
     );
     println!(
         "frames        up to {} bytes; header up to {}, then up to {} pieces",

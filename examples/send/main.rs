@@ -49,7 +49,7 @@ fn run(arguments: Arguments) -> Result<Report> {
     // Dropped after the station: writers in other processes may wait for its holds.
     let door = cache.as_ref().zip(plan.serve.as_ref()).map(|(cache, socket)| cache.serve(socket));
     let _door = door.transpose()?;
-    let device = plan.device.open(&plan.emulated)?;
+    let device = plan.device.open(&plan.emulated)?.with_package(plan.ddp.as_deref())?;
     let config =
         Config { max_frame: plan.max_frame, promiscuous: plan.loopback, interrupts: !plan.poll, ..Config::default() };
     let patience = Patience { hang_after: plan.hang_after, link: plan.give_up };

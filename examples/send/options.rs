@@ -20,10 +20,13 @@ use stillwire_examples::{Error, Result};
 pub struct Arguments {
     /// The file; without it, this program's own executable.
     file: Option<PathBuf>,
-    /// emulated:ixgbe or emulated:virtio (a model of an 82599 or of virtio-net in this process), vfio-user:SOCKET (a model in
-    /// another process), or the PCI address of a card that is bound to vfio-pci: 0000:03:00.0.
+    /// emulated:ixgbe, emulated:ice or emulated:virtio (a model of an 82599, an E810 or virtio-net in this process),
+    /// vfio-user:SOCKET (a model in another process), or the PCI address of a card that is bound to vfio-pci: 0000:03:00.0.
     #[arg(long, default_value = "emulated:ixgbe")]
     device: String,
+    /// DDP package of an Intel E810 (ice.pkg), to be loaded if the card has none yet: without one it computes no checksums.
+    #[arg(long, value_name = "FILE")]
+    ddp: Option<PathBuf>,
     /// What the emulated NIC is connected to: loopback, tap:NAME, or pcap:PATH (a loopback that is recorded).
     #[arg(long)]
     wire: Option<String>,
@@ -104,6 +107,7 @@ pub struct Plan {
     pub file: PathBuf,
     pub device: DeviceName,
     pub emulated: Emulated,
+    pub ddp: Option<PathBuf>,
     /// Whether what is sent comes back to this NIC.
     pub loopback: bool,
     pub from: SocketAddrV4,
@@ -211,7 +215,14 @@ impl Arguments {
             file: if self.scribble { private_copy(&file)? } else { file.clone() },
             name: file,
             device,
-            emulated: Emulated { wire, transmit_delay: Duration::from_micros(delay), mtu: self.mtu, faults },
+            emulated: Emulated {
+                wire,
+                transmit_delay: Duration::from_micros(delay),
+                mtu: self.mtu,
+                faults,
+                bare: self.ddp.is_some(),
+            },
+            ddp: self.ddp,
             loopback,
             from,
             to,

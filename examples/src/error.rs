@@ -14,7 +14,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub enum Error {
     /// A `--device` that means nothing.
     #[error(
-        "device: '{0}' is not a device; write emulated:ixgbe, emulated:virtio, vfio-user:SOCKET, or a PCI address as lspci -D shows it (0000:03:00.0)"
+        "device: '{0}' is not a device; write emulated:ixgbe, emulated:ice, emulated:virtio, vfio-user:SOCKET, or a PCI address as lspci -D shows it (0000:03:00.0)"
     )]
     Device(String),
     /// Flags that do not go together, or lack each other.

@@ -176,7 +176,7 @@ impl Station {
         // A device without vectors is polled.
         let interrupts = config.interrupts && device.function.msix_vectors() >= config.queues.into();
         let config = Config { interrupts, ..config };
-        let nic = Nic::open(device.function.clone(), config)?;
+        let nic = device.nic(config)?;
         nic.wait_for_link(LINK_DEADLINE)?;
         let queues = Some((nic.tx_queue()?, nic.rx_queue()?));
         let pool = Pool::new(device.function.iommu(), POOL)?;

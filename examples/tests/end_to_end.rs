@@ -24,11 +24,13 @@ fn files_around_a_page_come_back_byte_for_byte() {
 #[test]
 fn another_family_s_device_carries_the_same_bytes() {
     let folder = TempDir::new().unwrap();
-    for len in [0, 1, 1428, 4097, 5_000_000] {
-        let report = send(&[text(&file(folder.path(), len)), "--device", "emulated:virtio"]);
-        assert_eq!((report.bytes, report.torn, report.verified), (len as u64, 0, true), "{len}: {report:?}");
-        assert_eq!(report.device, "emulated:virtio");
-        assert_eq!(report.holds > 0, len > 0);
+    for device in ["emulated:ice", "emulated:virtio"] {
+        for len in [0, 1, 1428, 4097, 5_000_000] {
+            let report = send(&[text(&file(folder.path(), len)), "--device", device]);
+            assert_eq!((report.bytes, report.torn, report.verified), (len as u64, 0, true), "{len}: {report:?}");
+            assert_eq!(report.device, device);
+            assert_eq!(report.holds > 0, len > 0);
+        }
     }
 }
 
@@ -71,7 +73,7 @@ fn segments_of_other_lengths() {
 fn small_payloads_and_a_jumbo_mtu() {
     let folder = TempDir::new().unwrap();
     let path = file(folder.path(), 100_001);
-    for device in ["emulated:ixgbe", "emulated:virtio"] {
+    for device in ["emulated:ixgbe", "emulated:ice", "emulated:virtio"] {
         for arguments in [&["--payload", "1000"][..], &["--payload", "17"], &["--mtu", "9000"], &["--mtu", "1280"]] {
             let report = send(&[&[text(&path), "--device", device], arguments].concat());
             let found = (report.bytes, report.torn, report.verified);
@@ -127,9 +129,14 @@ fn scribbled_pages_are_still_while_the_nic_cuts_them() {
 }
 
 #[test]
+fn scribbled_pages_are_still_on_ice_too() {
+    scribble_pair(&["--device", "emulated:ice"], "1.5");
+}
+
+#[test]
 #[ignore = "takes 60 s; cargo xtask test runs it"]
 fn scribbled_pages_are_still_for_ten_seconds() {
-    for arguments in [&[][..], &["--device", "emulated:virtio"], &["--segment"]] {
+    for arguments in [&[][..], &["--device", "emulated:ice"], &["--device", "emulated:virtio"], &["--segment"]] {
         scribble_pair(arguments, "10");
     }
 }
@@ -160,6 +167,10 @@ fn info_says_what_the_device_is() {
     assert_eq!(info["identity"]["device"], 0x10fb);
     assert_eq!((&info["link"]["up"], &info["link"]["megabits"]), (&true.into(), &10_000.into()));
     let human = run(&mut Command::new(example("info")));
+    let ice = run(Command::new(example("info")).args(["--json", "--device", "emulated:ice"]));
+    let ice: serde_json::Value = serde_json::from_slice(&ice.stdout).unwrap();
+    assert_eq!((&ice["identity"]["device"], &ice["link"]["megabits"]), (&0x1592.into(), &100_000.into()));
+    assert_eq!(ice["capabilities"]["tcp_segmentation"], true);
     assert!(String::from_utf8_lossy(&human.stdout).contains("8086:10fb"), "{human:?}");
 }
 
@@ -174,6 +185,8 @@ fn mistakes_are_explained() {
         (&[folder], "is a directory"),
         (&["/dev/null"], "only regular files"),
         (&[path, "--device", "eth0"], "is not a device"),
+        (&[path, "--device", "emulated:ice", "--ddp", path], "ddp package: the file has format"),
+        (&[path, "--device", "emulated:ice", "--ddp", "/nowhere/ice.pkg"], "/nowhere/ice.pkg"),
         (&[path, "--device", "0000:ff:1f.7"], "there is no device 0000:ff:1f.7"),
         (&[path, "--device", "vfio-user:/nowhere/socket"], "there is no such socket"),
         (&[path, "--device", "vfio-user:/nowhere/socket", "--wire", "loopback"], "--wire goes with"),
@@ -328,6 +341,22 @@ fn a_device_that_does_not_cut_is_refused() {
 }
 
 #[test]
+fn an_e810_over_a_vfio_user_socket() {
+    let folder = TempDir::new().unwrap();
+    let path = file(folder.path(), 3_000_001);
+    for doorbells in ["mapped", "messages"] {
+        let arguments = ["--model", "ice", "--package", "--doorbells", doorbells, "--transmit-delay-us", "50"];
+        let emulator = Emulator::start(folder.path(), &arguments);
+        for scribble in [&[][..], &["--scribble", "--seconds", "1"]] {
+            let report = send(&[&[text(&path), "--device", &emulator.device()], scribble].concat());
+            assert_eq!((report.torn, report.verified), (0, true), "{doorbells}: {report:?}");
+        }
+        kill(emulator.child.id(), "-TERM");
+        finish(emulator.child.take(), Duration::from_secs(10));
+    }
+}
+
+#[test]
 fn an_emulator_that_dies_in_mid_send_is_an_error() {
     let folder = TempDir::new().unwrap();
     let path = file(folder.path(), 3_000_000);
@@ -405,13 +434,15 @@ fn a_recording_has_right_checksums_for_tshark() {
         assert!(output.status.success(), "{output:?}");
         String::from_utf8_lossy(&output.stdout).lines().count() as u64
     };
-    let report = send(&[text(&path), "--wire", &wire]);
-    assert!(report.verified);
-    let all = count("frame");
-    assert!(all >= report.frames, "{all} frames in the recording, {} sent", report.frames);
-    // 1 is "good" to tshark.
-    assert_eq!(count("ip.checksum.status == 1 && udp.checksum.status == 1"), all);
-    assert_eq!(count("udp.dstport == 4001 && udp.length == 1480"), report.frames - 1, "all but the last are full");
+    for device in ["emulated:ice", "emulated:ixgbe"] {
+        let report = send(&[text(&path), "--device", device, "--wire", &wire]);
+        assert!(report.verified);
+        let all = count("frame");
+        assert!(all >= report.frames, "{all} frames in the recording, {} sent", report.frames);
+        // 1 is "good" to tshark.
+        assert_eq!(count("ip.checksum.status == 1 && udp.checksum.status == 1"), all);
+        assert_eq!(count("udp.dstport == 4001 && udp.length == 1480"), report.frames - 1, "all but the last are full");
+    }
     let report = send(&[text(&path), "--wire", &wire, "--scribble", "--unheld", "--seconds", "1"]);
     assert!(report.torn > 0);
     assert!(count("udp.checksum.status == 0") > 0, "torn frames have wrong checksums");

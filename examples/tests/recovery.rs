@@ -21,7 +21,7 @@ const LEN: usize = 4_000_001;
 fn each_device(arguments: &[&str], check: impl Fn(&str, stillwire_examples::report::Report)) {
     let folder = TempDir::new().unwrap();
     let path = file(folder.path(), LEN);
-    for device in ["emulated:ixgbe", "emulated:virtio"] {
+    for device in ["emulated:ixgbe", "emulated:ice", "emulated:virtio"] {
         let report = send(&[&[text(&path), "--device", device], arguments].concat());
         assert_eq!((report.torn, report.verified), (0, true), "{device}: {report:?}");
         assert_eq!(report.bytes % LEN as u64, 0, "{device}: {report:?}");
@@ -89,7 +89,7 @@ fn a_held_page_is_let_go_behind_the_proof() {
     let model = ixgbe::Model::new(ixgbe::Config::default(), Box::new(Loopback::new()));
     let device = LocalDevice::new(Scripted::new(model, Vec::new()));
     let function = PciFunction::from_backend(device.clone());
-    let open = OpenDevice { function, model: Some(device.spawn()) };
+    let open = OpenDevice { function, model: Some(device.spawn()), package: None };
     let patience = Patience { hang_after: Duration::from_millis(800), link: Duration::from_secs(5) };
     let me = "192.0.2.1:4000".parse().unwrap();
     let mut station = Station::open(open, me, Config::default(), true, patience).unwrap();

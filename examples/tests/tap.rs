@@ -167,6 +167,19 @@ fn the_kernel_accepts_checksums_of_held_pages() {
 }
 
 #[test]
+fn an_e810_s_checksums_are_accepted_as_well() {
+    let Some(net) = namespace("ice", "send from an emulated E810 to a kernel UDP socket over TAP") else { return };
+    let folder = TempDir::new().unwrap();
+    let (file, out) = (common::file(folder.path(), 5_000_001), folder.path().join("out"));
+    for flags in [&["--device", "emulated:ice"][..], &["--device", "emulated:ice", "--scribble", "--seconds", "2"]] {
+        let (report, _) = net.transfer(&file, &out, flags);
+        assert_eq!((report.torn, report.verified), (0, true), "{report:?}");
+        assert_eq!(net.udp("InCsumErrors"), 0);
+        assert!(net.udp("InDatagrams") >= report.frames - report.resent);
+    }
+}
+
+#[test]
 fn a_file_over_a_path_that_loses_one_datagram_in_a_hundred() {
     let what = "send over a path with 1 % loss";
     let Some(net) = namespace("loss", what) else { return };

@@ -43,7 +43,8 @@ host() {
     [ "$answer" = go ]
 }
 
-modules() { for module; do insmod /modules/$module.ko || return 1; done; }
+# Those that are loaded already may be named again: several drivers need them.
+modules() { for module; do [ -d /sys/module/$module ] || insmod /modules/$module.ko || return 1; done; }
 carrier() { [ "$(cat /sys/class/net/$1/carrier 2>/dev/null)" = 1 ]; }
 # The interface of a PCI function.
 interface() { ls /sys/bus/pci/devices/$1/net 2>/dev/null; }

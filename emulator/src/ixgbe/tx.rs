@@ -11,9 +11,10 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::desc::{self, Command, Context, Data, TxDescriptor};
-use super::offload::{self, FlagMasks, LONGEST_FRAME, LONGEST_TSO};
+use super::offload::{self, LONGEST_FRAME, LONGEST_TSO};
 use super::write_back::WriteBack;
 use super::{Model, Ring, State, regs};
+use crate::offload::FlagMasks;
 use crate::packet::Packet;
 
 /// Frames between the two passes, a queue: the device's own packet memory is finite.

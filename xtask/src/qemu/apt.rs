@@ -11,6 +11,8 @@ use std::process::{Command, Stdio};
 const SUITES: [&str; 2] = ["trixie", "trixie-backports"];
 /// What the guest is made of; fetched with all that it depends on.
 const GUEST: [&str; 3] = ["linux-image-amd64", "busybox-static", "ethtool"];
+/// What the guest's drivers load into devices; beside the tree, for not every machine's mirror has it.
+const FIRMWARE: &str = "firmware-intel-misc";
 /// Fetched as well where there is no QEMU that is new enough.
 const QEMU: &str = "qemu-system-x86";
 /// Dependencies that nothing here uses, by the start of their names: they are not unpacked.
@@ -28,6 +30,26 @@ pub fn tree(cache: &Path, with_qemu: bool) -> Result<PathBuf, String> {
         return Ok(tree);
     }
     let packages: Vec<&str> = GUEST.into_iter().chain(with_qemu.then_some(QEMU)).collect();
+    fetch(cache, &packages, &tree)?;
+    Ok(tree)
+}
+
+/// The package (DDP) that Intel's E810 takes its parser from, in `cache`; fetched when it is not there yet.
+///
+/// # Errors
+/// In words.
+pub fn firmware(cache: &Path) -> Result<(), String> {
+    if fetched_firmware(cache).is_some() { Ok(()) } else { fetch(cache, &[FIRMWARE], &cache.join("firmware")) }
+}
+
+/// That package, where it was fetched before.
+pub fn fetched_firmware(cache: &Path) -> Option<PathBuf> {
+    let package = cache.join("firmware/usr/lib/firmware/intel/ice/ddp/ice.pkg");
+    package.exists().then_some(package)
+}
+
+/// Fetches packages, with what they depend on, and unpacks them.
+fn fetch(cache: &Path, packages: &[&str], tree: &Path) -> Result<(), String> {
     println!("── fetching {} into {}", packages.join(", "), cache.display());
     let mirror = mirror(Path::new("/etc/apt"))?;
     let apt = cache.join("apt");
@@ -37,8 +59,7 @@ pub fn tree(cache: &Path, with_qemu: bool) -> Result<PathBuf, String> {
     install.extend(["--target-release", SUITES[1]]);
     install.extend(packages);
     apt_get(&apt, &install)?;
-    unpack(&apt.join("cache/archives"), &tree)?;
-    Ok(tree)
+    unpack(&apt.join("cache/archives"), tree)
 }
 
 /// A folder in which apt finds a system of its own: nothing installed, one mirror.
@@ -48,7 +69,7 @@ fn prepare(apt: &Path, mirror: &Mirror) -> std::io::Result<()> {
     }
     fs::write(apt.join("status"), "")?;
     let Mirror { address, keyring } = mirror;
-    let lines = SUITES.map(|suite| format!("deb [signed-by={keyring}] {address} {suite} main\n"));
+    let lines = SUITES.map(|suite| format!("deb [signed-by={keyring}] {address} {suite} main non-free-firmware\n"));
     fs::write(apt.join("sources.list"), lines.concat())?;
     let at = apt.display();
     // APT_CONFIG is read after the machine's own configuration, from which it keeps proxies and the like.

@@ -16,6 +16,8 @@ const INIT: &str = include_str!("../../guest/init.sh");
 /// Programs that are linked statically, so that they run in the guest and on the host.
 pub struct Programs {
     folder: PathBuf,
+    /// What the stock `ice` driver loads into its device.
+    pub firmware: Option<PathBuf>,
 }
 
 impl Programs {
@@ -41,12 +43,12 @@ impl Programs {
                 return Err(format!("the guest's programs cannot be built: cargo build {} failed", package.join(" ")));
             }
         }
-        Ok(Self { folder: target.join(TARGET).join("release") })
+        Ok(Self { folder: target.join(TARGET).join("release"), firmware: None })
     }
 
     /// Where they were built before.
-    pub fn built(target: &Path) -> Self {
-        Self { folder: target.join("guest").join(TARGET).join("release") }
+    pub fn built(target: &Path, firmware: Option<PathBuf>) -> Self {
+        Self { folder: target.join("guest").join(TARGET).join("release"), firmware }
     }
 
     pub fn emulator(&self) -> PathBuf {
@@ -102,8 +104,7 @@ impl Kernel {
         self.folder.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
-    /// Unpacks `wanted` and what they need into `into`; returns the names of those that were not there yet, in the order
-    /// in which they must be loaded.
+    /// Unpacks `wanted` and what they need into `into`; returns their names in the order in which they must be loaded.
     fn modules(&self, wanted: &[&str], into: &Path) -> Result<Vec<String>, String> {
         let mut order = Vec::new();
         for module in wanted {
@@ -114,22 +115,30 @@ impl Kernel {
 
     fn module(&self, name: &str, into: &Path, order: &mut Vec<String>) -> Result<(), String> {
         let name = name.replace('-', "_");
-        let to = into.join(format!("{name}.ko"));
-        if to.exists() {
+        if order.contains(&name) {
             return Ok(());
         }
-        let from = self.files.get(&name).ok_or_else(|| format!("kernel {} has no module {name}", self.version()))?;
-        let output = Command::new(&self.busybox).args(["unxz", "-c"]).arg(from).output();
-        let bytes = match output {
-            Ok(output) if output.status.success() => output.stdout,
-            _ => return Err(format!("{} cannot be unpacked", from.display())),
+        let to = into.join(format!("{name}.ko"));
+        let bytes = match fs::read(&to) {
+            Ok(bytes) => bytes,
+            Err(_) => self.unpack(&name, &to)?,
         };
-        fs::write(&to, &bytes).map_err(|error| format!("{}: {error}", to.display()))?;
         for needed in depends(&bytes) {
             self.module(&needed, into, order)?;
         }
         order.push(name);
         Ok(())
+    }
+
+    fn unpack(&self, name: &str, to: &Path) -> Result<Vec<u8>, String> {
+        let from = self.files.get(name).ok_or_else(|| format!("kernel {} has no module {name}", self.version()))?;
+        let output = Command::new(&self.busybox).args(["unxz", "-c"]).arg(from).output();
+        let bytes = match output {
+            Ok(output) if output.status.success() => output.stdout,
+            _ => return Err(format!("{} cannot be unpacked", from.display())),
+        };
+        fs::write(to, &bytes).map_err(|error| format!("{}: {error}", to.display()))?;
+        Ok(bytes)
     }
 }
 
@@ -170,10 +179,14 @@ pub fn initramfs(tree: &Path, kernel: &Kernel, programs: &Programs, scenario: &s
     let stock = kernel.modules(&["ixgbe"], &modules)?.join(" ");
     let virtio = kernel.modules(&["virtio_net"], &modules)?.join(" ");
     let vlan = kernel.modules(&["8021q"], &modules)?.join(" ");
+    let ice = kernel.modules(&["ice"], &modules)?.join(" ");
+    if let Some(firmware) = &programs.firmware {
+        copy(firmware, &root.join("ice.pkg"))?;
+    }
     let vfio = kernel.modules(&["vfio_iommu_type1", "vfio_pci"], &modules)?.join(" ");
-    let scenario = format!(
-        "STOCK_MODULES='{stock}'\nVLAN_MODULES='{vlan}'\nVIRTIO_MODULES='{virtio}'\nVFIO_MODULES='{vfio}'\n{scenario}"
-    );
+    let lists =
+        format!("STOCK_MODULES='{stock}'\nVLAN_MODULES='{vlan}'\nVIRTIO_MODULES='{virtio}'\nICE_MODULES='{ice}'\n");
+    let scenario = format!("{lists}VFIO_MODULES='{vfio}'\n{scenario}");
     fs::write(root.join("scenario.sh"), scenario).map_err(error)?;
     fs::write(root.join("init"), INIT).map_err(error)?;
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);

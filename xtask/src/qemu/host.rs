@@ -34,6 +34,8 @@ pub(super) const VIRTIO: [Wire; 4] = [wire("wire1", 1), wire("wire2", 2), wire("
 
 /// The wires of QEMU's own virtio-net devices that our driver drives.
 pub(super) const OURS: [Wire; 3] = [wire("wire9", 9), wire("wire10", 10), wire("wire11", 11)];
+/// The wire of `ice.ko`.
+pub(super) const ICE: Wire = wire("wire12", 12);
 
 /// The host's end of the wire.
 pub(super) struct Host {

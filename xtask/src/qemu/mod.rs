@@ -16,6 +16,7 @@
 mod apt;
 mod guest;
 mod host;
+mod ice;
 mod ixgbe;
 mod machine;
 mod qmp;
@@ -110,6 +111,9 @@ fn prepare(root: &Path, target: &Path, cache: &Path, flags: &Flags) -> Result<Ex
     let installed = Qemu::installed().map_err(Trouble::Failed)?;
     std::fs::create_dir_all(cache).map_err(|error| Trouble::Failed(format!("{}: {error}", cache.display())))?;
     apt::tree(cache, installed.is_none()).map_err(Trouble::CannotBeHad)?;
+    if let Err(why) = apt::firmware(cache) {
+        println!("SKIPPED: qemu, {} with its package: {why}", ice::NAME);
+    }
     println!("── building the guest's programs");
     Programs::build(root, target).map_err(Trouble::Failed)?;
     let program = std::env::current_exe().map_err(|error| Trouble::Failed(format!("this program: {error}")))?;
@@ -165,8 +169,12 @@ const NAMESPACE: &str = "STILLWIRE_NAMESPACE";
 /// A scenario.
 type Prove = fn(&Bench, &mut Results) -> Result<(), String>;
 /// What needs a network of our own.
-const STOCK: [(&str, Prove); 3] =
-    [("stock driver", scenario::stock), (ixgbe::FAMILY, ixgbe::family), ("stock virtio driver", virtio::stock)];
+const STOCK: [(&str, Prove); 4] = [
+    ("stock driver", scenario::stock),
+    (ixgbe::FAMILY, ixgbe::family),
+    ("stock virtio driver", virtio::stock),
+    (ice::NAME, ice::stock),
+];
 /// What does without, as far as it goes.
 const OURS: [(&str, Prove); 2] = [("our driver", scenario::ours), ("our virtio driver", virtio::ours)];
 
@@ -183,7 +191,7 @@ fn prove(target: &Path, cache: &Path, flags: &Flags) -> Result<ExitCode, Trouble
     let bench = Bench {
         qemu: installed.unwrap_or_else(|| Qemu::Tree(tree.clone())),
         kernel: Kernel::find(&tree).map_err(Trouble::Failed)?,
-        programs: Programs::built(target),
+        programs: Programs::built(target, apt::fetched_firmware(cache)),
         deadline: flags.deadline.unwrap_or(DEADLINE),
         folder,
         tree,

@@ -116,10 +116,16 @@ const EXPECTED_WARNINGS: &[(&str, &str)] = &[
     ("tsc: Unable to calibrate", "the emulated processor is slow"),
     ("APIC calibration not consistent", "the emulated processor is slow"),
     ("hpet: Lost", "the emulated processor is slow"),
+    ("MP-BIOS bug: 8254 timer", "the emulated processor is slow"),
     ("mtrr: your CPUs had inconsistent", "QEMU's processors start with MTRRs that the kernel makes alike"),
     ("ACPI: IRQ", "q35's serial ports share no interrupt, and the kernel says so"),
     (": resetting", "vfio-pci says so each time that a program opens or closes a device"),
     (": reset done", "vfio-pci says so each time that a program opens or closes a device"),
+    ("Direct firmware load for intel/ice/ddp/ice", "the first half of that scenario is without the package"),
+    ("Fail during requesting FW", "the first half of that scenario is without the package"),
+    ("Entering Safe Mode", "the first half of that scenario is without the package"),
+    ("FW logging is not supported", "the E810's model keeps no log of its firmware"),
+    ("RDMA is not supported", "the E810's model has no RDMA, and the driver says so"),
 ];
 
 /// Counters of the model that must not move, whoever drives it.

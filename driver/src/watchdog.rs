@@ -59,7 +59,6 @@ impl Watchdog {
     pub fn look(&mut self, now: Duration, look: Look) -> Verdict {
         let last = self.last.replace((now, look));
         if !look.link_up {
-            self.stuck = Duration::ZERO;
             let since = *self.down_since.get_or_insert(now);
             return Verdict::LinkDown(now.saturating_sub(since));
         }

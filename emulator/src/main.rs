@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 use stillwire_emulator::control::Control;
 use stillwire_emulator::ixgbe::{Faults, Module, Part};
+use stillwire_emulator::scripted::{Fault, Faulty, Scripted};
 use stillwire_emulator::server::{Server, Stopper};
 use stillwire_emulator::virtio::Features;
 use stillwire_emulator::{DeviceModel, Doorbells, Wire, ice, ixgbe, virtio, wire};
@@ -61,6 +62,10 @@ struct Arguments {
     /// Time between checksum pass and transmit pass, microseconds.
     #[arg(long, default_value_t = 0)]
     transmit_delay_us: u64,
+    /// Something that goes wrong with the first device, once it has sent so many frames: link-down@FRAMES:SECONDS, or
+    /// stuck@FRAMES (it completes nothing until it is reset). May be given several times.
+    #[arg(long, value_name = "FAULT")]
+    script: Vec<Fault>,
     /// When a client has left, write what the device went through into this file (the second device: FILE.cable).
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
@@ -103,11 +108,14 @@ fn parse_mac(text: &str) -> Result<Mac, String> {
 fn parse_id(text: &str) -> Result<u16, String> {
     let digits = text.trim_start_matches("0x");
     let id = u16::from_str_radix(digits, 16).map_err(|_| "write four hexadecimal digits, 10fb")?;
-    match Part::of(id) {
-        Some(_) => Ok(id),
-        None => Err(format!("no such part is modelled; use {}", ixgbe::supported())),
+    if Part::of(id).is_some() || E810.contains(&id) {
+        return Ok(id);
     }
+    Err(format!("no such part is modelled; use {}, or for --model ice 1591, 1592, 1593", ixgbe::supported()))
 }
+
+/// Device IDs of the E810 that are modelled: backplane, QSFP, SFP.
+const E810: [u16; 3] = [0x1591, 0x1592, 0x1593];
 
 /// A fault is checked as soon as it is read, so that a wrong one is told before anything listens.
 fn parse_fault(text: &str) -> Result<String, String> {
@@ -136,16 +144,21 @@ type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 fn run(arguments: Arguments) -> Result<()> {
     // Before any thread is started, so that all inherit the mask and only the waiting thread sees the signals.
     let signals = signals::Blocked::new()?;
+    if let Some(id) = arguments.device_id
+        && E810.contains(&id) != matches!(arguments.model, Device::Ice)
+    {
+        return Err(format!("--device-id {id:x}: another --model has parts of this number").into());
+    }
     match arguments.model {
-        Device::Ixgbe => {
-            serve_all(&arguments, signals, |far, wire| Ok(ixgbe::Model::try_new(ixgbe_config(&arguments, far), wire)?))
-        }
-        Device::Ice => {
-            serve_all(&arguments, signals, |far, wire| Ok(ice::Model::new(ice_config(&arguments, far), wire)?))
-        }
-        Device::Virtio => {
-            serve_all(&arguments, signals, |far, wire| Ok(virtio::Model::new(virtio_config(&arguments, far), wire)?))
-        }
+        Device::Ixgbe => serve_all(&arguments, signals, |far, wire| {
+            Ok(arguments.scripted(ixgbe::Model::try_new(ixgbe_config(&arguments, far), wire)?, far))
+        }),
+        Device::Ice => serve_all(&arguments, signals, |far, wire| {
+            Ok(arguments.scripted(ice::Model::new(ice_config(&arguments, far), wire)?, far))
+        }),
+        Device::Virtio => serve_all(&arguments, signals, |far, wire| {
+            Ok(arguments.scripted(virtio::Model::new(virtio_config(&arguments, far), wire)?, far))
+        }),
     }
 }
 
@@ -162,6 +175,10 @@ impl Arguments {
             DoorbellKind::Mapped => Doorbells::Mapped,
             DoorbellKind::Messages => Doorbells::Messages,
         }
+    }
+
+    fn scripted<M: Faulty>(&self, model: M, far: bool) -> Scripted<M> {
+        Scripted::new(model, if far { Vec::new() } else { self.script.clone() })
     }
 
     fn transmit_delay(&self) -> Duration {

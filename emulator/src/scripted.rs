@@ -139,6 +139,16 @@ impl<M: Faulty> Scripted<M> {
         self.link_back.is_some() || self.stuck_at.is_some()
     }
 
+    /// A standstill ends with a reset. One driver resets before it switches bus mastering off, another after that: there must
+    /// have been both, or a second fault would begin between them.
+    fn end_standstill(&mut self) {
+        let was_reset = self.stuck_at.is_some_and(|before| self.model.counters().resets != before);
+        if was_reset && !self.is_bus_master() {
+            self.stuck_at = None;
+            self.model.set_stalled(false);
+        }
+    }
+
     fn is_bus_master(&mut self) -> bool {
         let mut command = [0; 2];
         self.model.config_read(4, &mut command);
@@ -148,10 +158,6 @@ impl<M: Faulty> Scripted<M> {
     /// Ends what is over and begins what is due.
     fn follow_script(&mut self, now: Duration) {
         let Counters { frames_sent, resets, .. } = self.model.counters();
-        if self.stuck_at.is_some_and(|before| resets != before) {
-            self.stuck_at = None;
-            self.model.set_stalled(false);
-        }
         if self.link_back.is_some_and(|back| now >= back) {
             self.link_back = None;
             self.model.set_link_down(false);
@@ -161,7 +167,7 @@ impl<M: Faulty> Scripted<M> {
             Fault::LinkDown { frames, .. } | Fault::Stuck { frames } => frames <= frames_sent,
         };
         let Some(due) = self.script.iter().position(is_due) else { return };
-        // Nor does one begin while a driver is busy with resets.
+        // Nor does one begin while nobody drives the device.
         if self.is_faulty() || !self.is_bus_master() {
             return;
         }
@@ -196,7 +202,9 @@ impl<M: Faulty> DeviceModel for Scripted<M> {
     }
 
     fn config_write(&mut self, offset: u16, data: &[u8]) {
+        self.end_standstill();
         self.model.config_write(offset, data);
+        self.end_standstill();
     }
 
     fn bar_len(&self, bar: u8) -> u64 {
@@ -226,10 +234,15 @@ impl<M: Faulty> DeviceModel for Scripted<M> {
 
     fn function_reset(&mut self) {
         self.model.function_reset();
+        self.end_standstill();
     }
 
     fn note_unmapped(&mut self, ranges: usize) {
         self.model.note_unmapped(ranges);
+    }
+
+    fn set_fault(&mut self, text: &str) -> Result<(), String> {
+        self.model.set_fault(text)
     }
 
     fn report(&self, report: &mut Report) {

@@ -2,11 +2,11 @@
 
 mod common;
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{example, file, run, send, text, wait_for};
+use common::{Guarded, example, file, finish, run, send, text, wait_for};
 use stillwire_dma::PciFunction;
 use stillwire_driver::Config;
 use stillwire_emulator::wire::Loopback;
@@ -31,7 +31,7 @@ fn each_device(arguments: &[&str], check: impl Fn(&str, stillwire_examples::repo
 
 #[test]
 fn a_link_that_comes_back_completes_the_send() {
-    each_device(&["--fault", "link-down@1000:1.2"], |device, report| {
+    each_device(&["--fault", "link-down@1000:2"], |device, report| {
         assert_eq!((report.link_losses, report.resets), (1, 1), "{device}: {report:?}");
         assert!(report.not_sent > 0 && report.resent > 0, "{device}: {report:?}");
     });
@@ -57,8 +57,8 @@ fn a_stuck_queue_is_reset_and_its_frames_are_sent_again() {
 #[test]
 fn no_frame_is_torn_by_a_recovery() {
     let faults =
-        ["--fault", "stuck@500", "--fault", "link-down@1500:1", "--fault", "stuck@2500", "--fault", "stuck@2500"];
-    let more = ["--hang-after", "0.5", "--scribble", "--seconds", "4"];
+        ["--fault", "stuck@500", "--fault", "link-down@1500:2", "--fault", "stuck@2500", "--fault", "stuck@2500"];
+    let more = ["--hang-after", "0.5", "--scribble", "--seconds", "5"];
     each_device(&[&faults[..], &more].concat(), |device, report| {
         assert!(report.link_losses == 1 && report.resets >= 4, "{device}: {report:?}");
         assert!(report.writer_pauses > 0, "{device}: {report:?}");
@@ -78,6 +78,33 @@ fn what_does_not_come_back_is_given_up() {
         let output = run(Command::new(example("send")).arg(&path).args(arguments));
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.code() == Some(1) && said.contains(expect), "{arguments:?}: {said}");
+    }
+}
+
+/// The same with the device in another process.
+#[test]
+fn a_device_behind_a_socket_is_brought_back_too() {
+    let folder = TempDir::new().unwrap();
+    let (path, socket) = (file(folder.path(), LEN), folder.path().join("nic"));
+    for model in ["ixgbe", "virtio"] {
+        let mut emulator = Command::new(common::emulator());
+        emulator.args([
+            "--model",
+            model,
+            "--once",
+            "--script",
+            "stuck@500",
+            "--script",
+            "link-down@1500:2",
+            "--socket",
+        ]);
+        let emulator = Guarded::start(emulator.arg(&socket).stdout(Stdio::null()));
+        wait_for("the emulator's socket", Duration::from_secs(10), || socket.exists().then_some(()));
+        let device = format!("vfio-user:{}", text(&socket));
+        let report = send(&[text(&path), "--device", &device, "--hang-after", "1", "--scribble"]);
+        assert_eq!((report.bytes, report.torn, report.verified), (LEN as u64, 0, true), "{model}: {report:?}");
+        assert!(report.link_losses == 1 && report.resets >= 2 && report.not_sent > 0, "{model}: {report:?}");
+        finish(emulator.take(), Duration::from_secs(10));
     }
 }
 

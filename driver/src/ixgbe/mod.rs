@@ -33,6 +33,14 @@
 //! for the first may sit in a page that a model merely polls. It is one function, `Function::stop` in `stop.rs`; every
 //! path that releases memory goes through it. If no proof can be had (the peer of a vfio-user socket died, say), the tokens
 //! are kept until the program ends, and the error says so.
+//!
+//! # Link loss and hangs
+//!
+//! Without link the MAC fetches nothing, and what is posted is not completed: no hang, but nothing that ends by itself either.
+//! Whether it goes on when the link is back no document says, and Linux does not wait to see: it resets the port when the link
+//! goes while work is queued. So nothing here relies on either. A user may wait with what is in the ring, and if that does not
+//! move although the link is back, it is a hang like any other; or reset, which lets go of what is held. Requests of a port
+//! without link may stay pending for ever: then master disable is not acknowledged, and the proof is the bus.
 
 mod desc;
 mod filter;

@@ -108,14 +108,12 @@ fn parse_mac(text: &str) -> Result<Mac, String> {
 fn parse_id(text: &str) -> Result<u16, String> {
     let digits = text.trim_start_matches("0x");
     let id = u16::from_str_radix(digits, 16).map_err(|_| "write four hexadecimal digits, 10fb")?;
-    if Part::of(id).is_some() || E810.contains(&id) {
+    if Part::of(id).is_some() || ice::DEVICE_IDS.contains(&id) {
         return Ok(id);
     }
-    Err(format!("no such part is modelled; use {}, or for --model ice 1591, 1592, 1593", ixgbe::supported()))
+    let of_ice = ice::DEVICE_IDS.map(|id| format!("{id:04x}")).join(", ");
+    Err(format!("no such part is modelled; use {}; with --model ice {of_ice}", ixgbe::supported()))
 }
-
-/// Device IDs of the E810 that are modelled: backplane, QSFP, SFP.
-const E810: [u16; 3] = [0x1591, 0x1592, 0x1593];
 
 /// A fault is checked as soon as it is read, so that a wrong one is told before anything listens.
 fn parse_fault(text: &str) -> Result<String, String> {
@@ -145,7 +143,7 @@ fn run(arguments: Arguments) -> Result<()> {
     // Before any thread is started, so that all inherit the mask and only the waiting thread sees the signals.
     let signals = signals::Blocked::new()?;
     if let Some(id) = arguments.device_id
-        && E810.contains(&id) != matches!(arguments.model, Device::Ice)
+        && ice::DEVICE_IDS.contains(&id) != matches!(arguments.model, Device::Ice)
     {
         return Err(format!("--device-id {id:x}: another --model has parts of this number").into());
     }

@@ -312,7 +312,7 @@ fn what_hardware_takes_for_malicious_stops_the_queue_and_is_shown() {
         ("RS without EOP", vec![data(PAYLOAD, 64, RS, [0; 3])]),
         ("middle of a frame", vec![data(PAYLOAD, 64, 0, [0; 3]), context(100, 100)]),
         ("two context", vec![context(100, 100), context(100, 100)]),
-        ("DTYPE", vec![[0, 8]]),
+        ("DTYPE", vec![[0, 7]]),
         ("tunnels", vec![[1, 1]]),
         ("L4T without IIPT", vec![data(PAYLOAD, 106, UDP | EOP | RS, whole)]),
         ("MACLEN and IPLEN", vec![data(PAYLOAD, 106, IPV4_CSUM | UDP | EOP | RS, [12, 20, 8])]),
@@ -455,6 +455,13 @@ fn big_frames_span_buffers_and_limits_hold() {
     assert_eq!(rig.receive().unwrap().0.len(), 1522);
     assert!(rig.receive().is_none());
     assert_eq!(rig.read(0x29_4c04 + 4), 1, "GLV_RDPC");
+    // A queue without buffers may be enabled, and may not receive.
+    rig.write(RX_CTRL, 0);
+    rig.start_rx(&rx_context(RX_RING, RING, 0, 1522), 2);
+    assert_eq!(rig.halts(), [""; 0]);
+    rig.wire.clone().transmit(&[0xff; 60]);
+    rig.settle();
+    assert!(rig.halts()[0].contains("DBUF"), "{:?}", rig.halts());
 }
 
 #[test]
@@ -591,4 +598,16 @@ fn two_models_on_one_cable() {
     b.settle();
     assert!(a.done(last) && a.receive().is_none());
     assert_eq!(udp_payload(&b.receive().unwrap().0), Ok(payload(300)));
+}
+
+#[test]
+fn a_pattern_for_the_flow_director_is_not_sent() {
+    let mut rig = Rig::running(config(Doorbells::Messages));
+    rig.put([0x1234_5678, 8]);
+    let last = rig.post(&[0; 64], DUMMY, [0; 3]);
+    let sent = rig.post_udp(&payload(64), true);
+    rig.settle();
+    assert!(rig.done(last) && rig.done(sent), "{:?}", rig.halts());
+    assert_eq!(udp_payload(&rig.receive().unwrap().0), Ok(payload(64)));
+    assert!(rig.receive().is_none());
 }

@@ -54,7 +54,9 @@ fn versions_capabilities_and_the_address() {
         let count = listed.params[4] as usize;
         let caps: Vec<_> = (0..count).map(|i| (listed.word(32 * i) & 0xffff, listed.word(32 * i + 4))).collect();
         assert_eq!(listed.reply.len(), 32 * count);
-        for wanted in [(0x05, 1), (0x17, 64), (0x40, 2048), (0x41, 64), (0x42, 64), (0x43, 64), (0x47, 9728)] {
+        for wanted in
+            [(0x05, 1), (0x17, 64), (0x40, 2048), (0x41, 64), (0x42, 64), (0x43, 64), (0x45, 1024), (0x47, 9728)]
+        {
             assert!(caps.contains(&wanted), "{wanted:x?} in {caps:x?}");
         }
         let short = rig.command(opcode, &[], &[], 32);

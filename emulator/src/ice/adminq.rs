@@ -3,7 +3,7 @@
 //! A ring is looked at after its tail was written, not before: drivers write length, base and head in any order. An answer is
 //! whole in memory, with its done bit last, before the head moves, for some drivers look at the one and some at the other.
 
-use super::command::{Command, LEN, Refusal, flags};
+use super::command::{Answer, Command, LEN, Refusal, flags};
 use super::regs::{self, control_queue as cq};
 use super::{Model, commands};
 use crate::bus::BusFault;
@@ -29,6 +29,15 @@ struct Ring {
     count: u32,
     head: u32,
     tail: u32,
+}
+
+/// A descriptor as the driver wrote it.
+struct Asked {
+    at: u64,
+    flags: u16,
+    /// Of the buffer, bytes.
+    len: u16,
+    params: [u8; 16],
 }
 
 impl Model {
@@ -89,58 +98,72 @@ impl Model {
 
     /// Takes one command; false when its answer has to wait.
     fn answer(&mut self, ring: &Ring) -> Result<bool, BusFault> {
-        debug_assert_ne!(ring.head, ring.tail);
-        let at = ring.base + LEN * u64::from(ring.head);
-        let mut bytes = [0; LEN as usize];
-        self.bus.read(at, &mut bytes)?;
-        let word = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
-        let (asked, opcode, len) = (word(0), word(2), usize::from(word(4)));
-        let mut params = [0; 16];
-        params.copy_from_slice(&bytes[16..]);
-        let buffer = buffer_address(&params);
-        let mut command = Command { opcode, params, ..Command::default() };
-        if asked & flags::BUF != 0 {
-            if len > LARGEST || (len > SMALL) != (asked & flags::LB != 0) {
-                self.complain("an admin buffer is longer than 4096 bytes, or its LB flag does not say its size");
-            }
-            command.room = len.min(LARGEST);
-            if asked & flags::RD != 0 {
-                command.data = vec![0; command.room];
-                self.bus.read(buffer, &mut command.data)?;
-            }
-        }
+        let (asked, mut command) = self.fetch_command(ring)?;
         let outcome = self.execute(&mut command);
         if outcome == Err(Refusal::Later) {
             return Ok(false);
         }
-        if command.reply.len() > command.room {
-            command.reply.truncate(command.room);
-        }
-        self.note_command(opcode, outcome.is_ok());
-        let code = outcome.map_or_else(|refusal| refusal as u16, |()| 0);
-        let answered = if command.reply.is_empty() { len } else { command.reply.len() };
-        if asked & flags::BUF != 0 {
-            // Where the buffer is stays in the parameters, whatever the answer has there.
-            command.params[8..].copy_from_slice(&params[8..]);
-        }
+        self.note_command(command.opcode, outcome.is_ok());
         if self.faults.garbage_adminq {
-            let garbage = vec![0xff; command.room];
-            self.bus.write(buffer, &garbage).ok();
-            self.bus.write(at, &[0xff; LEN as usize])?;
+            self.write_garbage(&asked, command.room)?;
         } else {
-            if !command.reply.is_empty() {
-                self.bus.write(buffer, &command.reply)?;
-            }
-            self.bus.write(at + 16, &command.params)?;
-            let error = if code == 0 { 0 } else { flags::ERR };
-            let head = [asked | flags::DD | flags::CMP | error, opcode, answered as u16, code];
-            self.bus.store_u64(at, words(head))?;
+            self.write_answer(&asked, &command, outcome)?;
         }
         self.advance(regs::PF_FW_ATQ, ring);
         Ok(true)
     }
 
-    fn execute(&mut self, command: &mut Command) -> Result<(), Refusal> {
+    fn fetch_command(&mut self, ring: &Ring) -> Result<(Asked, Command), BusFault> {
+        debug_assert_ne!(ring.head, ring.tail);
+        let at = ring.base + LEN * u64::from(ring.head);
+        let mut bytes = [0; LEN as usize];
+        self.bus.read(at, &mut bytes)?;
+        let word = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
+        let mut params = [0; 16];
+        params.copy_from_slice(&bytes[16..]);
+        let asked = Asked { at, flags: word(0), len: word(4), params };
+        let mut command = Command { opcode: word(2), params, ..Command::default() };
+        if asked.flags & flags::BUF != 0 {
+            let len = usize::from(asked.len);
+            if len > LARGEST || (len > SMALL) != (asked.flags & flags::LB != 0) {
+                self.complain("an admin buffer is longer than 4096 bytes, or its LB flag does not say its size");
+            }
+            command.room = len.min(LARGEST);
+            if asked.flags & flags::RD != 0 {
+                command.data = vec![0; command.room];
+                self.bus.read(buffer_address(&params), &mut command.data)?;
+            }
+        }
+        Ok((asked, command))
+    }
+
+    /// Buffer, parameters, and then the word with the done bit.
+    fn write_answer(&mut self, asked: &Asked, command: &Command, outcome: Answer) -> Result<(), BusFault> {
+        let reply = &command.reply[..command.reply.len().min(command.room)];
+        if !reply.is_empty() {
+            self.bus.write(buffer_address(&asked.params), reply)?;
+        }
+        let mut params = command.params;
+        if asked.flags & flags::BUF != 0 {
+            // Where the buffer is stays in the parameters, whatever the answer has there.
+            params[8..].copy_from_slice(&asked.params[8..]);
+        }
+        self.bus.write(asked.at + 16, &params)?;
+        let code = outcome.map_or_else(|refusal| refusal as u16, |()| 0);
+        let error = if code == 0 { 0 } else { flags::ERR };
+        let len = if reply.is_empty() { asked.len } else { reply.len() as u16 };
+        let head = [asked.flags | flags::DD | flags::CMP | error, command.opcode, len, code];
+        self.bus.store_u64(asked.at, words(head))
+    }
+
+    fn write_garbage(&mut self, asked: &Asked, room: usize) -> Result<(), BusFault> {
+        if room > 0 {
+            self.bus.write(buffer_address(&asked.params), &vec![0xff; room])?;
+        }
+        self.bus.write(asked.at, &[0xff; LEN as usize])
+    }
+
+    fn execute(&mut self, command: &mut Command) -> Answer {
         match self.faults.refuse_command {
             Some((opcode, code)) if opcode == command.opcode => Err(commands::refusal(code)),
             _ => self.command(command),

@@ -12,8 +12,11 @@ const MAX_MTU: u32 = 9728;
 /// Entries of the function's redirection table, and bits of one.
 const LUT: (u32, u32) = (2048, 6);
 
+/// Rules of the flow director.
+const FLOWS: u32 = 1024;
+
 /// A capability: number of it, what it is, how many, and two words whose sense is its own.
-const CAPS: [(u16, u32, u32, u32); 7] = [
+const CAPS: [(u16, u32, u32, u32); 8] = [
     // Valid functions: a bit each.
     (0x0005, 1, 0, 0),
     (0x0017, MOST as u32, 0, 0),
@@ -21,6 +24,8 @@ const CAPS: [(u16, u32, u32, u32); 7] = [
     (0x0041, QUEUES as u32, 0, 0),
     (0x0042, QUEUES as u32, 0, 0),
     (0x0043, VECTORS as u32, 0, 0),
+    // The flow director, which stock drivers set up without asking: rules are taken, and none ever matches.
+    (0x0045, FLOWS, 0, 0),
     (0x0047, MAX_MTU, 0, 0),
 ];
 

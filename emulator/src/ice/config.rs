@@ -4,10 +4,13 @@ use std::time::Duration;
 
 use crate::pages::Doorbells;
 
+/// PCI device IDs of the E810: backplane, QSFP, SFP.
+pub const DEVICE_IDS: [u16; 3] = [0x1591, 0x1592, 0x1593];
+
 /// What is to be modelled.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// PCI device ID: 0x1591 (backplane), 0x1592 (QSFP), 0x1593 (SFP).
+    /// PCI device ID, of [`DEVICE_IDS`].
     pub device_id: u16,
     /// The address in the NVM.
     pub mac: [u8; 6],
@@ -65,4 +68,66 @@ pub struct Faults {
     pub garbage_adminq: bool,
     /// The command of this opcode is refused with this code.
     pub refuse_command: Option<(u16, u16)>,
+}
+
+/// Names of faults with the shape of their values.
+const NAMES: &str = "stall-tx, stuck-tx-disable, stuck-rx, stuck-reset, all-ones, link-down, silent-adminq, \
+    garbage-adminq (each also with =off), completion-delay=MICROSECONDS, lose-every=N, corrupt-every=N";
+
+impl Faults {
+    /// Changes one fault as a text says: `stall-tx`, `stall-tx=off`, `lose-every=100`.
+    ///
+    /// # Errors
+    /// When the text is no fault; says which there are.
+    pub fn set(&mut self, text: &str) -> Result<(), String> {
+        let (name, value) = text.split_once('=').unwrap_or((text, "on"));
+        self.set_value(name, value).ok_or_else(|| format!("'{text}' is no fault; use {NAMES}"))
+    }
+
+    fn set_value(&mut self, name: &str, value: &str) -> Option<()> {
+        let switch = match name {
+            "stall-tx" => &mut self.stall_tx,
+            "stuck-tx-disable" => &mut self.stuck_tx_disable,
+            "stuck-rx" => &mut self.stuck_rx,
+            "stuck-reset" => &mut self.stuck_reset,
+            "all-ones" => &mut self.all_ones,
+            "link-down" => &mut self.link_down,
+            "silent-adminq" => &mut self.silent_adminq,
+            "garbage-adminq" => &mut self.garbage_adminq,
+            "completion-delay" => {
+                self.completion_delay = Duration::from_micros(value.parse().ok()?);
+                return Some(());
+            }
+            "lose-every" | "corrupt-every" => {
+                let every = if name == "lose-every" { &mut self.lose_every } else { &mut self.corrupt_every };
+                *every = value.parse().ok()?;
+                return Some(());
+            }
+            _ => return None,
+        };
+        *switch = match value {
+            "on" => true,
+            "off" => false,
+            _ => return None,
+        };
+        Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_by_name() {
+        let mut faults = Faults::default();
+        for text in ["stall-tx", "silent-adminq", "completion-delay=50", "lose-every=3", "silent-adminq=off"] {
+            assert_eq!(faults.set(text), Ok(()), "{text}");
+        }
+        let completion_delay = Duration::from_micros(50);
+        assert_eq!(faults, Faults { stall_tx: true, completion_delay, lose_every: 3, ..Faults::default() });
+        for wrong in ["wings", "stall-tx=maybe", "lose-every", "completion-delay=-1"] {
+            assert!(faults.set(wrong).unwrap_err().contains("use stall-tx"), "{wrong}");
+        }
+    }
 }

@@ -110,14 +110,16 @@ impl RxContext {
             () if get(116, 1) != 1 => Err("only 32-byte receive descriptors (DSIZE 1) are modelled"),
             () if get(114, 2) != 0 || get(120, 6) != 0 => Err("header split is not modelled"),
             () if context.head >= ring.count => Err("head lies beyond the ring"),
-            () if context.buffer == 0 => Err("DBUF is 0"),
-            () if context.longest == 0 || context.longest > 5 * context.buffer => {
-                Err("RXMAX is 0, or more than five buffers")
-            }
             () if get(117, 1) != 1 => Err("check sequences stay out of memory here: CRCSTRIP is to be 1"),
             () if get(201, 1) != 1 => Err("PREFENA is 0: descriptors are not fetched"),
             () => Ok(context),
         }
+    }
+
+    /// Why no frame can be received; a queue that only takes reports is enabled without buffers.
+    pub fn obstacle(&self) -> Option<&'static str> {
+        let wrong = self.buffer == 0 || self.longest == 0 || self.longest > 5 * self.buffer;
+        wrong.then_some("DBUF or RXMAX is 0, or RXMAX is more than five buffers")
     }
 }
 
@@ -181,8 +183,12 @@ mod tests {
         let context = RxContext::decode(dwords(usize::MAX)).unwrap();
         assert_eq!((context.ring.base, context.ring.count, context.buffer), (0x1000_0080, 512, 2048));
         assert_eq!((context.longest, context.tag_first), (9728, true));
-        for needed in [2, 3, 4, 5, 7, 8] {
+        assert_eq!(context.obstacle(), None);
+        for needed in [2, 4, 5, 8] {
             assert!(RxContext::decode(dwords(needed)).is_err(), "{:?}", fields[needed]);
+        }
+        for needed in [3, 7] {
+            assert!(RxContext::decode(dwords(needed)).unwrap().obstacle().is_some(), "{:?}", fields[needed]);
         }
     }
 }

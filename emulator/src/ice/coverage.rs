@@ -57,6 +57,7 @@ const REASONS: &[Reason] = &[
     reason(0x16_B600, 0x16_B600, "PFINT_SB_CTL", "the sideband queue is other parts' (E822)"),
     reason(0x16_CC54, 0x16_CC54, "GLINT_CTL", "interrupt throttling: the model has no clock of its own"),
     reason(0x1E_36E0, 0x1E_3900, "PRTMAC_HSEC_CTL_TX_PAUSE_*", "flow control: this MAC neither sends nor obeys PAUSE"),
+    reason(0x20_F0FC, 0x20_F113, "GL_PREEXT_L2_PMASK*", "how tags are parsed is fixed: one tag, 0x8100"),
     reason(0x22_E100, 0x22_E580, "PF_MBX_*", "virtual functions: nobody writes to the mailbox"),
     reason(0x29_2000, 0x29_2FFC, "QRX_ITR", "interrupt throttling: the model has no clock of its own"),
     reason(0x2D_2D40, 0x2D_2DC8, "GLCOMM_QTX_CNTX_*", "diagnostics: the context as hardware keeps it"),
@@ -67,11 +68,16 @@ const REASONS: &[Reason] = &[
         "counts PAUSE frames, of which there are none",
     ),
     reason(0x38_0D40, 0x38_113C, "GLPRT_PXONTXC, PXOFFTXC", "counts PAUSE frames, of which there are none"),
-    reason(0x3A_0000, 0x3A_3FFC, "GLSTAT_FD_CNT0", "flow director: frames go where RSS says"),
+    reason(0x3A_0000, 0x3A_3FFC, "GLSTAT_FD_CNT0", "flow director: its rules never match"),
     reason(0x40_D000, 0x40_DBFC, "VSIQF_HASH_CTL", "the hash is always Toeplitz's"),
+    reason(0x40_F000, 0x40_FBFC, "GLQF_HSYMM", "what is hashed is fixed"),
     reason(0x40_FC00, 0x40_FC7C, "GLQF_HMASK", "what is hashed is fixed"),
-    reason(0x41_0800, 0x41_087C, "GLQF_FDMASK", "flow director: frames go where RSS says"),
-    reason(0x43_A000, 0x43_A000, "PFQF_FD_ENA", "flow director: frames go where RSS says"),
+    reason(0x41_0000, 0x41_01FC, "GLQF_HMASK_SEL", "what is hashed is fixed"),
+    reason(0x41_0400, 0x41_05FC, "GLQF_FDMASK_SEL", "flow director: its rules never match"),
+    reason(0x41_0800, 0x41_087C, "GLQF_FDMASK", "flow director: its rules never match"),
+    reason(0x41_2000, 0x41_2BFC, "GLQF_FDINSET", "flow director: its rules never match"),
+    reason(0x41_3000, 0x41_3BFC, "GLQF_FDSWAP", "flow director: its rules never match"),
+    reason(0x43_A000, 0x43_A000, "PFQF_FD_ENA", "flow director: its rules never match"),
 ];
 
 #[cfg(test)]

@@ -13,12 +13,15 @@ pub const LINE: u64 = 64;
 
 const TYPE_DATA: u8 = 0;
 const TYPE_CONTEXT: u8 = 1;
+const TYPE_FLOW: u8 = 8;
 
 /// A transmit descriptor that was understood.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TxDescriptor {
     /// What a frame needs beyond its data descriptors.
     Context(Context),
+    /// A rule for the flow director; the frame that follows it is a pattern and is not sent.
+    Flow,
     /// Bytes of a frame.
     Data(Data),
 }
@@ -47,6 +50,8 @@ pub struct Data {
     pub end: bool,
     /// Report when done.
     pub report: bool,
+    /// A pattern for the flow director, not to be sent.
+    pub dummy: bool,
     /// What to do with the frame; counts in the first descriptor of a frame.
     pub command: Command,
 }
@@ -77,7 +82,7 @@ struct DataWord {
     report: bool,
     _crc: bool,
     tagged: bool,
-    _dummy: bool,
+    dummy: bool,
     #[bits(2)]
     ip: u8,
     _rsv: bool,
@@ -138,6 +143,7 @@ pub fn decode_tx([low, high]: [u64; 2]) -> Result<TxDescriptor, &'static str> {
             len: word.len(),
             end: word.end(),
             report: word.report(),
+            dummy: word.dummy(),
             command: Command {
                 ip: word.ip(),
                 l4: word.l4(),
@@ -147,6 +153,7 @@ pub fn decode_tx([low, high]: [u64; 2]) -> Result<TxDescriptor, &'static str> {
                 tag: word.tagged().then_some(word.tag()),
             },
         })),
+        TYPE_FLOW => Ok(TxDescriptor::Flow),
         TYPE_CONTEXT => decode_context(ContextLow::from(low), ContextHigh::from(high)),
         _ => Err("a transmit descriptor of a kind that is not modelled (DTYPE)"),
     }
@@ -356,7 +363,7 @@ mod tests {
         let wanted = Context { segment: true, payload_len: 65_000, mss: 1448, tag: Some(5) };
         assert_eq!(decode_tx([low, high]), Ok(TxDescriptor::Context(wanted)));
         assert!(decode_tx([1, high]).is_err() && decode_tx([0, 1 | 2 << 4]).is_err());
-        assert!(decode_tx([0, 8]).is_err() && decode_tx([0, 0xf]).is_err());
+        assert!(decode_tx([0, 7]).is_err() && decode_tx([0, 0xf]).is_err());
     }
 
     #[test]

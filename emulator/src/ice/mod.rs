@@ -31,8 +31,9 @@
 //! **Quiet.** A frame between its passes is pending DMA. The command that disables a queue is answered when the queue has
 //! none left, and no sooner; in the mapped pages there is nothing but tails, so nothing there can be mistaken for an answer.
 //!
-//! **Not here**: virtual functions and the mailbox, DCB and rates, flow director, RDMA, time stamps, tunnels, header split,
-//! double VLAN tags by firmware, flash updates. A package (DDP) is taken and teaches nothing: the parser is fixed.
+//! **Not here**: virtual functions and the mailbox, DCB and rates, RDMA, time stamps, tunnels, header split, double VLAN tags
+//! by firmware, flash updates. A package (DDP) is taken and teaches nothing, for the parser is fixed; rules of the flow
+//! director are taken and never match.
 
 mod adminq;
 mod bar;
@@ -86,7 +87,7 @@ use crate::dma::Bus;
 use crate::history::{Event, History, Touched};
 use crate::wire::Wire;
 
-pub use config::{Config, Faults};
+pub use config::{Config, DEVICE_IDS, Faults};
 pub use config_space::{BAR0_LEN, BAR3_LEN, VECTORS};
 pub use coverage::{Coverage, describe};
 pub use regs::{QRX_TAIL, QTX_COMM_DBELL};
@@ -139,8 +140,14 @@ impl Model {
     /// A device after power-on.
     ///
     /// # Errors
-    /// With [`Doorbells::Mapped`](crate::Doorbells), when the kernel gives no memfd.
+    /// `InvalidInput` when the device ID is no E810's; with [`Doorbells::Mapped`](crate::Doorbells), what the kernel said
+    /// when it gave no memfd.
     pub fn new(config: Config, wire: Box<dyn Wire>) -> io::Result<Self> {
+        if !DEVICE_IDS.contains(&config.device_id) {
+            let text =
+                format!("ice: {:04x} is no E810; use 1591 (backplane), 1592 (QSFP) or 1593 (SFP)", config.device_id);
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
         let queues = usize::from(regs::QUEUES);
         let mut model = Self {
             pci: config_space::space(config.device_id),

@@ -263,7 +263,8 @@ pub const TABLE: &[Register] = &[
     // This profile of the receive descriptors has flags, which is how its users know that it is there.
     one("GLFLXP_RXDID_FLAGS[22]", 0x45_D058, Ro, 0x2A29_2827),
     many("GLFLXP_RXDID_FLAGS[23..]", 0x45_D05C, 41, 4, Ro, 0),
-    one("GLQF_FD_SIZE", 0x46_0010, Ro, 0),
+    // Rules of the flow director that the function has to itself, and those that it shares.
+    one("GLQF_FD_SIZE", 0x46_0010, Ro, 512 | 512 << 16),
     many("QRXFLXP_CNTXT", QRXFLXP_CNTXT, ALL, 4, Rw, 0),
 ];
 

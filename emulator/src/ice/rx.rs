@@ -135,11 +135,12 @@ impl Model {
         let Some(queue) = self.rx.get(q).filter(|queue| queue.state == State::On) else { return Delivery::Dropped };
         let (context, tail) = (queue.context, self.tails.rx(q));
         let len = frame.len() - if tag.is_some() { 4 } else { 0 };
-        if len > context.longest {
+        let beyond = (tail >= context.ring.count).then_some("a receive tail points beyond the ring");
+        if let Some(why) = context.obstacle().or(beyond) {
+            self.halt_rx(q, why);
             return Delivery::Dropped;
         }
-        if tail >= context.ring.count {
-            self.halt_rx(q, "a receive tail points beyond the ring");
+        if len > context.longest {
             return Delivery::Dropped;
         }
         let free = (tail + context.ring.count - queue.head) % context.ring.count;

@@ -164,7 +164,10 @@ impl Model {
         }
         let mut bytes = std::mem::take(&mut self.scratch);
         let read = self.bus.gather(&segments, &mut bytes);
-        let planned = read.is_ok().then(|| offload::plan(&command, context.as_ref(), &gather, &bytes));
+        let planned = read.is_ok().then(|| match first.dummy {
+            true => Ok(Vec::new()),
+            false => offload::plan(&command, context.as_ref(), &gather, &bytes),
+        });
         self.scratch = bytes;
         match planned {
             None => self.halt_tx(q, Detector::Bus, "bus fault while reading a frame (checksum pass)"),
@@ -319,6 +322,11 @@ impl TxQueue {
             TxDescriptor::Context(_) if self.offload.is_some() => Err("two context descriptors before a frame"),
             TxDescriptor::Context(context) => {
                 self.offload = Some(context);
+                self.next = self.context.ring.after(index);
+                Ok(false)
+            }
+            TxDescriptor::Flow if !self.gather.is_empty() => Err("a flow director's rule in the middle of a frame"),
+            TxDescriptor::Flow => {
                 self.next = self.context.ring.after(index);
                 Ok(false)
             }

@@ -385,6 +385,7 @@ impl Rig {
 pub const EOP: u64 = 0x001 << 4;
 pub const RS: u64 = 0x002 << 4;
 pub const TAG: u64 = 0x008 << 4;
+pub const DUMMY: u64 = 0x010 << 4;
 pub const IPV6: u64 = 0x020 << 4;
 pub const IPV4: u64 = 0x040 << 4;
 pub const IPV4_CSUM: u64 = 0x060 << 4;

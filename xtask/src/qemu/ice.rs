@@ -22,7 +22,8 @@ pub fn stock(bench: &Bench, results: &mut Results) -> Result<(), String> {
     let mut host = Host::set_up(&bench.tree, host::ICE)?;
     let mut stage = Stage::new(NAME, results);
     let script = include_str!("../../guest/ice.sh");
-    let devices = Devices { models: &[(socket.into(), 5)], ..Devices::default() };
+    let models = [(socket.into(), 5)];
+    let devices = Devices { models: &models, ..Devices::default() };
     boot(bench, "ice", script, &devices, &mut stage, &mut |stage, action| host.act(stage, action))?;
     stage.judge_warnings();
     emulator.ended()?;

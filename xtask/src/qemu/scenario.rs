@@ -125,6 +125,9 @@ const EXPECTED_WARNINGS: &[(&str, &str)] = &[
     ("Fail during requesting FW", "the first half of that scenario is without the package"),
     ("Entering Safe Mode", "the first half of that scenario is without the package"),
     ("FW logging is not supported", "the E810's model keeps no log of its firmware"),
+    ("Error initializing DCB", "the E810's model has no DCB, and the driver says so"),
+    ("DCB init failed", "the E810's model has no DCB, and the driver says so"),
+    ("Failed to remove Rx LLDP rule", "without DCB the driver takes away a rule that it never gave"),
     ("RDMA is not supported", "the E810's model has no RDMA, and the driver says so"),
 ];
 

@@ -20,6 +20,7 @@ pub mod ice;
 pub mod ixgbe;
 mod nic;
 mod offload;
+mod other;
 mod port;
 mod registers;
 mod ring;

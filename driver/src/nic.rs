@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use stillwire_dma::{Payload, PciFunction, Segment};
 
 use crate::frame::{Frame, Posted, Returned, RxFrame};
+use crate::other::OtherTx;
 use crate::{Error, Filter, Offload, Result, ice, ixgbe, virtio};
 
 /// An Ethernet address.
@@ -334,8 +335,8 @@ impl Nic {
     pub fn tx_queue<T: 'static>(&self) -> Result<TxQueue<T>> {
         Ok(TxQueue(match self.device()? {
             Device::Ixgbe(device) => AnyTx::Ixgbe(ixgbe::TxQueue::new(device.function.clone())?),
-            Device::Ice(device) => AnyTx::Ice(ice::TxQueue::new(device.function.clone())?),
-            Device::Virtio(device) => AnyTx::Virtio(virtio::TxQueue::new(device.function.clone())?),
+            Device::Ice(device) => AnyTx::Other(OtherTx::Ice(ice::TxQueue::new(device.function.clone())?)),
+            Device::Virtio(device) => AnyTx::Other(OtherTx::Virtio(virtio::TxQueue::new(device.function.clone())?)),
         }))
     }
 
@@ -462,8 +463,7 @@ pub struct TxQueue<T>(AnyTx<T>);
 
 enum AnyTx<T> {
     Ixgbe(ixgbe::TxQueue<T>),
-    Ice(ice::TxQueue<T>),
-    Virtio(virtio::TxQueue<T>),
+    Other(OtherTx<T>),
 }
 
 impl<T: Payload> TxQueue<T> {
@@ -478,8 +478,7 @@ impl<T: Payload> TxQueue<T> {
         let Frame { header, offload, payload } = frame;
         match &mut self.0 {
             AnyTx::Ixgbe(queue) => queue.post(Frame { header, offload, payload }),
-            AnyTx::Ice(queue) => queue.post(Frame { header, offload, payload }),
-            AnyTx::Virtio(queue) => queue.post(Frame { header, offload, payload }),
+            AnyTx::Other(queue) => queue.post(Frame { header, offload, payload }),
         }
     }
 
@@ -498,8 +497,7 @@ impl<T> TxQueue<T> {
     pub fn publish(&mut self) {
         match &mut self.0 {
             AnyTx::Ixgbe(queue) => queue.publish(),
-            AnyTx::Ice(queue) => queue.publish(),
-            AnyTx::Virtio(queue) => queue.publish(),
+            AnyTx::Other(queue) => queue.publish(),
         }
     }
 
@@ -509,8 +507,7 @@ impl<T> TxQueue<T> {
     pub fn reclaim(&mut self, done: impl FnMut(T)) -> usize {
         match &mut self.0 {
             AnyTx::Ixgbe(queue) => queue.reclaim(done),
-            AnyTx::Ice(queue) => queue.reclaim(done),
-            AnyTx::Virtio(queue) => queue.reclaim(done),
+            AnyTx::Other(queue) => queue.reclaim(done),
         }
     }
 
@@ -519,8 +516,7 @@ impl<T> TxQueue<T> {
     pub fn free(&self) -> usize {
         match &self.0 {
             AnyTx::Ixgbe(queue) => queue.free(),
-            AnyTx::Ice(queue) => queue.free(),
-            AnyTx::Virtio(queue) => queue.free(),
+            AnyTx::Other(queue) => queue.free(),
         }
     }
 
@@ -528,8 +524,7 @@ impl<T> TxQueue<T> {
     pub fn index(&self) -> usize {
         match &self.0 {
             AnyTx::Ixgbe(queue) => queue.number(),
-            AnyTx::Ice(queue) => queue.number(),
-            AnyTx::Virtio(queue) => queue.number(),
+            AnyTx::Other(queue) => queue.number(),
         }
     }
 
@@ -537,8 +532,7 @@ impl<T> TxQueue<T> {
     pub fn in_flight(&self) -> usize {
         match &self.0 {
             AnyTx::Ixgbe(queue) => queue.in_flight(),
-            AnyTx::Ice(queue) => queue.in_flight(),
-            AnyTx::Virtio(queue) => queue.in_flight(),
+            AnyTx::Other(queue) => queue.in_flight(),
         }
     }
 
@@ -550,8 +544,7 @@ impl<T> TxQueue<T> {
     pub fn stop(mut self, back: impl FnMut(T)) -> Result<()> {
         match &mut self.0 {
             AnyTx::Ixgbe(queue) => queue.stop(back),
-            AnyTx::Ice(queue) => queue.stop(back),
-            AnyTx::Virtio(queue) => queue.stop(back),
+            AnyTx::Other(queue) => queue.stop(back),
         }
     }
 }
@@ -584,13 +577,11 @@ impl<T: Payload> Run<'_, T> {
         let posted = match self.whole.and_then(|whole| whole.part(&range)) {
             Some(part) => match &mut *self.queue {
                 AnyTx::Ixgbe(queue) => queue.post_segment(header, offload, part)?,
-                AnyTx::Ice(queue) => queue.post_segment(header, offload, part)?,
-                AnyTx::Virtio(queue) => queue.post_segment(header, offload, part)?,
+                AnyTx::Other(queue) => queue.post_segment(header, offload, part)?,
             },
             None => match &mut *self.queue {
                 AnyTx::Ixgbe(queue) => queue.post_range(header, offload, self.payload.as_ref(), range)?,
-                AnyTx::Ice(queue) => queue.post_range(header, offload, self.payload.as_ref(), range)?,
-                AnyTx::Virtio(queue) => queue.post_range(header, offload, self.payload.as_ref(), range)?,
+                AnyTx::Other(queue) => queue.post_range(header, offload, self.payload.as_ref(), range)?,
             },
         };
         self.posted |= posted.is_some();
@@ -606,8 +597,7 @@ impl<T> Drop for Run<'_, T> {
             // The queue is borrowed, so the last frame in it is the run's.
             match &mut *self.queue {
                 AnyTx::Ixgbe(queue) => queue.keep_with_last(payload),
-                AnyTx::Ice(queue) => queue.keep_with_last(payload),
-                AnyTx::Virtio(queue) => queue.keep_with_last(payload),
+                AnyTx::Other(queue) => queue.keep_with_last(payload),
             }
         }
     }
@@ -651,13 +641,14 @@ impl RxQueue {
     pub fn wait<T>(&mut self, tx: &mut TxQueue<T>, timeout: Duration) -> Result<bool> {
         match (&mut self.0, &mut tx.0) {
             (AnyRx::Ixgbe(rx), AnyTx::Ixgbe(tx)) if rx.number() == tx.number() => rx.wait(tx, timeout),
-            (AnyRx::Ice(rx), AnyTx::Ice(tx)) if rx.number() == tx.number() => rx.wait(tx, timeout),
-            (AnyRx::Virtio(rx), AnyTx::Virtio(tx)) if rx.number() == tx.number() => rx.wait(tx, timeout),
+            (AnyRx::Ice(rx), AnyTx::Other(OtherTx::Ice(tx))) if rx.number() == tx.number() => rx.wait(tx, timeout),
+            (AnyRx::Virtio(rx), AnyTx::Other(OtherTx::Virtio(tx))) if rx.number() == tx.number() => {
+                rx.wait(tx, timeout)
+            }
             (_, tx) => {
                 let found = match tx {
                     AnyTx::Ixgbe(tx) => tx.number(),
-                    AnyTx::Ice(tx) => tx.number(),
-                    AnyTx::Virtio(tx) => tx.number(),
+                    AnyTx::Other(tx) => tx.number(),
                 };
                 let allowed = "the one with the receive queue's number, of the same NIC, would do";
                 Err(Error::Setting { setting: "transmit queue to wait for", found: found as u64, allowed })

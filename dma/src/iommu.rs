@@ -66,6 +66,7 @@ impl Iommu {
             self.0.give(iova, len);
             return Err(error);
         }
+        tracing::debug!(device = self.0.backend.name(), iova = format_args!("{iova:#x}"), len, ?access, "mapped");
         Ok(Mapping { domain: self.0.clone(), iova, len: range.len(), memory: memory.clone(), access })
     }
 }
@@ -125,8 +126,11 @@ impl Mapping {
 impl Drop for Mapping {
     fn drop(&mut self) {
         // Addresses of a mapping that could not be taken away stay taken: the device may still use them.
-        if self.domain.backend.dma_unmap(self.iova, self.len).is_ok() {
-            self.domain.give(self.iova, self.len as u64);
+        match self.domain.backend.dma_unmap(self.iova, self.len) {
+            Ok(()) => self.domain.give(self.iova, self.len as u64),
+            Err(error) => {
+                tracing::warn!(%error, len = self.len, "a mapping can not be taken away; its addresses stay taken")
+            }
         }
     }
 }

@@ -71,6 +71,9 @@ impl SharedMemory {
                 Err(refusal) => Some(refusal),
             },
         };
+        if let Some(why) = &instead {
+            tracing::info!(name, len, why, "huge pages were asked for and are not used");
+        }
         let advise = instead.is_some();
         let page_size = rustix::param::page_size();
         let len = len.checked_next_multiple_of(page_size).ok_or_else(|| error("length")(too_long()))?;

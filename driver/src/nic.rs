@@ -194,6 +194,8 @@ pub struct Nic {
 struct Seen {
     /// Whether the last look at the link found one; `None` before the first.
     up: Option<bool>,
+    /// Whether its end was told of.
+    ended: bool,
     /// Of the device's lives before this one, and what no device counts.
     sum: Statistics,
     /// What [`Nic::set_filter`] was told last.
@@ -268,8 +270,10 @@ impl Nic {
 
     fn bring_up(function: PciFunction, config: Config, package: Option<Box<[u8]>>) -> Result<Self> {
         config.check()?;
+        tracing::debug!(device = function.name(), ?config, "opening");
         let device = Device::open(function.clone(), config, package.as_deref())?;
         let (name, mac, capabilities) = (function.name(), device.mac(), device.capabilities());
+        tracing::info!(device = name, %mac, "brought up");
         Ok(Self { device: Some(device), function, config, package, name, mac, capabilities, seen: Mutex::default() })
     }
 
@@ -293,6 +297,10 @@ impl Nic {
         let mut seen = self.seen();
         let was_up = seen.up.replace(link.up);
         seen.sum.link_losses += u64::from(was_up == Some(true) && !link.up);
+        drop(seen);
+        if was_up != Some(link.up) {
+            tracing::info!(device = self.name, up = link.up, megabits = link.megabits, "the link has changed");
+        }
         Ok(link)
     }
 
@@ -357,12 +365,18 @@ impl Nic {
     /// # Errors
     /// [`Error::NotQuiet`] when there is no proof.
     pub fn stop(&self) -> Result<()> {
-        match &self.device {
+        let stopped = match &self.device {
             Some(Device::Ixgbe(device)) => device.function.stop().map(|_quiet| ()),
             Some(Device::Ice(device)) => device.function.stop().map(|_quiet| ()),
             Some(Device::Virtio(device)) => device.function.stop().map(|_quiet| ()),
             None => Ok(()),
+        };
+        match &stopped {
+            _ if std::mem::replace(&mut self.seen().ended, true) => {}
+            Ok(()) => tracing::info!(device = self.name, "stopped; it is proved quiet"),
+            Err(error) => tracing::error!(%error, "not proved quiet"),
         }
+        stopped
     }
 
     /// Stops the device with proof, gives back what is in its rings, and brings it up again as it was opened: for a device
@@ -406,9 +420,10 @@ impl Nic {
         // The function is free for its next life when the last one of this is gone.
         self.device = None;
         let filter = self.seen().filter.take();
-        self.seen = Mutex::new(Seen { up: None, sum: before, filter: filter.clone() });
+        self.seen = Mutex::new(Seen { up: None, ended: false, sum: before, filter: filter.clone() });
         self.device = Some(Device::open(self.function.clone(), self.config, self.package.as_deref())?);
         self.seen().sum.resets += 1;
+        tracing::info!(device = self.name, "reset, and brought up again");
         filter.map_or(Ok(()), |filter| self.set_filter(&filter))
     }
 

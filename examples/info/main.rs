@@ -1,13 +1,17 @@
-//! Says what a NIC is, whether it has link, what it can do, and what it has counted.
+//! Says what a NIC is, whether it has link, what it can do, and what it has counted; or, again and again, what changes.
 
+mod watching;
+
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
 use stillwire_driver::Config;
-use stillwire_examples::Result;
 use stillwire_examples::device::{DeviceName, Emulated};
+use stillwire_examples::log::Log;
+use stillwire_examples::{Error, Result};
 
 /// Says what a NIC is: identity, MAC, link, capabilities, statistics. It resets the NIC to find out.
 #[derive(Parser, Debug)]
@@ -25,10 +29,24 @@ struct Arguments {
     /// Print one JSON object instead.
     #[arg(long)]
     json: bool,
+    /// Print what changes instead, a line an interval of so many seconds (1 without a number), until it is interrupted. What
+    /// comes in meanwhile is counted, and dropped.
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1", conflicts_with = "json")]
+    watch: Option<f64>,
+    /// Watch a running `send --metrics ADDR` or `receive --metrics ADDR`, not a device.
+    #[arg(long, value_name = "ADDR", requires = "watch", conflicts_with = "device")]
+    from: Option<SocketAddr>,
+    /// End after so many lines.
+    #[arg(long, value_name = "LINES", requires = "watch")]
+    count: Option<u64>,
+    #[command(flatten)]
+    log: Log,
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
+    let arguments = Arguments::parse();
+    arguments.log.start("info");
+    match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("info: {error}");
@@ -38,6 +56,12 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
+    if let Some(seconds) = arguments.watch {
+        let interval = Duration::try_from_secs_f64(seconds).ok().filter(|interval| *interval >= SHORTEST);
+        let interval = interval
+            .ok_or_else(|| Error::Usage(format!("--watch {seconds}: a number of seconds from 0.01 on would do")))?;
+        return watching::run(arguments, interval);
+    }
     let name: DeviceName = arguments.device.parse()?;
     let emulated = Emulated { bare: arguments.ddp.is_some(), ..Emulated::default() };
     let device = name.open(&emulated)?.with_package(arguments.ddp.as_deref())?;
@@ -108,3 +132,6 @@ fn run(arguments: &Arguments) -> Result<()> {
     );
     Ok(())
 }
+
+/// Shortest interval.
+const SHORTEST: Duration = Duration::from_millis(10);

@@ -39,7 +39,7 @@ pub enum Failure {
     #[error("stopped before the file was complete; {} was left as it was", .out.display())]
     Stopped { out: PathBuf },
     #[error(transparent)]
-    Nic(#[from] stillwire_examples::Error),
+    Ours(#[from] stillwire_examples::Error),
     #[error("no signal can be caught: {0}")]
     Signal(io::Error),
 }

@@ -17,6 +17,10 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
+use stillwire_examples::Error;
+use stillwire_examples::capture::{Capture, Spec};
+use stillwire_examples::log::Log;
+use stillwire_examples::metrics::{Exposed, Metrics, ReceiverFigures, Server};
 use stillwire_examples::transfer::{Receiver, ReceiverConfig, Reply, State};
 
 use crate::failure::Failure;
@@ -44,6 +48,10 @@ struct Args {
     /// Largest IP packet that the NIC takes, bytes.
     #[arg(long, default_value_t = 1500, value_name = "BYTES", requires = "device")]
     mtu: u16,
+    /// Capture the frames that the NIC sends and receives into a pcap file; with port=N only UDP datagrams from or to that
+    /// port. A kernel socket's are captured by tcpdump.
+    #[arg(long, value_name = "FILE[,port=N]", requires = "device")]
+    capture: Option<Spec>,
     /// Where the file goes. An existing file is replaced when the new one is complete.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
@@ -53,13 +61,19 @@ struct Args {
     /// End when nothing has come in for so long; without it, wait for ever.
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     idle_seconds: Option<Duration>,
+    /// Serve figures for Prometheus at http://ADDR/metrics meanwhile; port 0 lets the system choose.
+    #[arg(long, value_name = "ADDR")]
+    metrics: Option<SocketAddr>,
     /// Print one JSON object as the last line of the standard output.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    log: Log,
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    args.log.start("receive");
     let mut report = Report::default();
     let result = run(&args, &mut report);
     report.print(args.json, &args.out, result.as_ref().err());
@@ -70,12 +84,18 @@ fn run(args: &Args, report: &mut Report) -> Result<(), Failure> {
     let stop = stop_on_signal().map_err(Failure::Signal)?;
     let place = Place::new(&args.out)?;
     let port: Box<dyn Port> = match &args.device {
-        Some(device) => Box::new(nic::open(device, args.wire.as_deref(), args.mtu, args.listen)?),
+        Some(device) => {
+            // Before the NIC: a file that is not to be had costs no reset.
+            let capture = args.capture.clone().map(Capture::create).transpose()?;
+            Box::new(nic::open(device, args.wire.as_deref(), args.mtu, args.listen, capture)?)
+        }
         None => Box::new(socket::listen(args.listen)?),
     };
+    let metrics = args.metrics.map(|address| serve_metrics(address, port.address())).transpose()?;
     eprintln!("receive: listening on {}", port.address());
     let config = ReceiverConfig { window: port.window(), keep: args.keep, ..ReceiverConfig::default() };
     let mut session = Session::new(args, port, Receiver::new(config), place);
+    session.metrics = metrics.as_ref().map(|(metrics, _)| metrics.clone());
     let result = session.talk(&stop);
     session.bar.finish_and_clear();
     report.stats = session.receiver.stats();
@@ -83,6 +103,16 @@ fn run(args: &Args, report: &mut Report) -> Result<(), Failure> {
     report.seconds = session.seconds();
     report.crc32 = session.place.digest()?;
     result
+}
+
+/// Serves figures while files are received.
+fn serve_metrics(address: SocketAddr, listen: SocketAddr) -> Result<(Arc<Metrics>, Server), Error> {
+    let metrics = Arc::<Metrics>::default();
+    metrics.receiver.store(ReceiverFigures::default());
+    let exposed = Exposed { metrics: metrics.clone(), cache: None, program: "receive", on: listen.to_string() };
+    let server = Server::start(address, exposed)?;
+    eprintln!("receive: metrics at http://{}/metrics", server.address());
+    Ok((metrics, server))
 }
 
 /// One run of the program.
@@ -99,6 +129,8 @@ struct Session<'a> {
     ended: Option<Instant>,
     /// Complete transfers at the last datagram.
     transfers: u64,
+    /// Where figures are left for who asks for them.
+    metrics: Option<Arc<Metrics>>,
 }
 
 impl<'a> Session<'a> {
@@ -115,6 +147,7 @@ impl<'a> Session<'a> {
             began: None,
             ended: None,
             transfers: 0,
+            metrics: None,
         }
     }
 
@@ -123,6 +156,13 @@ impl<'a> Session<'a> {
         while !stop.load(Ordering::Relaxed) {
             if let Some((len, from)) = self.port.receive(&mut buffer)? {
                 self.datagram(&buffer[..len], from);
+            }
+            if let Some(metrics) = &self.metrics
+                && let Some(question) = metrics.question()
+            {
+                self.port.figures(metrics);
+                metrics.receiver.store(ReceiverFigures::of(&self.receiver.stats()));
+                metrics.answer(question);
             }
             if let Some(result) = self.over() {
                 return result;

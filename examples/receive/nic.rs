@@ -6,7 +6,9 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use stillwire_driver::Config;
+use stillwire_examples::capture::Capture;
 use stillwire_examples::device::{DeviceName, Emulated};
+use stillwire_examples::metrics::Metrics;
 use stillwire_examples::packet::{Endpoint, UdpTemplate};
 use stillwire_examples::station::{Datagram, Patience, Station};
 use stillwire_examples::transfer::DATAGRAM_OVERHEAD;
@@ -27,8 +29,8 @@ pub struct Nic {
     peer: Option<(Endpoint, UdpTemplate)>,
 }
 
-/// Gives the NIC `device` the address `listen`. `wire` is an emulated one's.
-pub fn open(device: &str, wire: Option<&str>, mtu: u16, listen: SocketAddr) -> Result<Nic> {
+/// Gives the NIC `device` the address `listen`. `wire` is an emulated one's. Frames go to `capture` if there is one.
+pub fn open(device: &str, wire: Option<&str>, mtu: u16, listen: SocketAddr, capture: Option<Capture>) -> Result<Nic> {
     let device: DeviceName = device.parse()?;
     let usage = |text: String| Err(Error::Usage(text));
     let listen = match listen {
@@ -51,13 +53,14 @@ pub fn open(device: &str, wire: Option<&str>, mtu: u16, listen: SocketAddr) -> R
         wire => wire.unwrap_or_default().to_owned(),
     };
     let device = device.open(&Emulated { wire, mtu, ..Emulated::default() })?;
-    let station = Station::open(
+    let mut station = Station::open(
         device,
         listen,
         Config { max_frame: mtu + 14, interrupts: true, ..Config::default() },
         false,
         PATIENCE,
     )?;
+    station.capture = capture.map(Box::new);
     // Even the smallest datagrams, which take a buffer each, must find one.
     let window = u64::from(u16::try_from(station.nic.capabilities().rx_ring).unwrap_or(u16::MAX)) * DATAGRAM_OVERHEAD;
     let (arrived, fresh) = (VecDeque::new(), Vec::new());
@@ -98,6 +101,10 @@ impl Port for Nic {
         self.station.bad_checksums
     }
 
+    fn figures(&self, metrics: &Metrics) {
+        metrics.station.store(self.station.figures());
+    }
+
     fn reply(&mut self, bytes: &[u8], to: SocketAddr) -> io::Result<()> {
         let peer = self.peer.as_mut().filter(|(peer, _)| SocketAddr::from(peer.address) == to);
         let (_, template) = peer.ok_or(io::ErrorKind::NotConnected)?;
@@ -112,6 +119,9 @@ impl Drop for Nic {
         let start = Instant::now();
         while start.elapsed() < LAST_WORDS && self.poll().is_ok() && !self.station.is_idle() {
             std::thread::yield_now();
+        }
+        if let Some(capture) = &self.station.capture {
+            capture.tell().iter().for_each(|line| eprintln!("receive: {line}"));
         }
     }
 }

@@ -3,6 +3,8 @@
 use std::io;
 use std::net::SocketAddr;
 
+use stillwire_examples::metrics::Metrics;
+
 use crate::failure::Failure;
 
 /// Where datagrams come in.
@@ -21,6 +23,9 @@ pub trait Port {
     fn wrong_checksums(&self) -> u64 {
         0
     }
+
+    /// Leaves the figures of a NIC, if this is one.
+    fn figures(&self, _metrics: &Metrics) {}
 
     /// Answers the sender of a datagram that has just been received. A lost reply is asked for again.
     fn reply(&mut self, bytes: &[u8], to: SocketAddr) -> io::Result<()>;

@@ -6,6 +6,7 @@
 mod options;
 
 use std::io::IsTerminal;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -14,6 +15,8 @@ use std::time::Duration;
 use clap::Parser;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use stillwire_driver::{Config, Statistics};
+use stillwire_examples::capture::Capture;
+use stillwire_examples::metrics::{Exposed, Metrics, Server};
 use stillwire_examples::packet::Endpoint;
 use stillwire_examples::report::{Pauses, Report};
 use stillwire_examples::scribble::Scribblers;
@@ -28,6 +31,7 @@ use options::{Arguments, Plan};
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let json = arguments.json;
+    arguments.log.start("send");
     match run(arguments) {
         Ok(report) => {
             if json {
@@ -49,6 +53,9 @@ fn run(arguments: Arguments) -> Result<Report> {
     // Dropped after the station: writers in other processes may wait for its holds.
     let door = cache.as_ref().zip(plan.serve.as_ref()).map(|(cache, socket)| cache.serve(socket));
     let _door = door.transpose()?;
+    // Before the NIC: a file or an address that is not to be had costs no reset.
+    let capture = plan.capture.clone().map(Capture::create).transpose()?;
+    let metrics = plan.metrics.map(|address| serve_metrics(&plan, address, cache.as_ref())).transpose()?;
     let device = plan.device.open(&plan.emulated)?.with_package(plan.ddp.as_deref())?;
     let config =
         Config { max_frame: plan.max_frame, promiscuous: plan.loopback, interrupts: !plan.poll, ..Config::default() };
@@ -57,6 +64,8 @@ fn run(arguments: Arguments) -> Result<Report> {
     if plan.segment.is_some() {
         station.must_segment()?;
     }
+    station.capture = capture.map(Box::new);
+    station.metrics = metrics.as_ref().map(|(metrics, _)| metrics.clone());
     if let Some(cache) = &cache {
         cache.attach_to(station.function().iommu())?;
     }
@@ -92,6 +101,7 @@ fn run(arguments: Arguments) -> Result<Report> {
     let sent = send(&mut station, &source, &options, far.as_mut(), &position, &mut |bytes| bar.set_position(bytes));
     bar.finish_and_clear();
     let frames = station.nic.statistics();
+    let captured = station.capture.take();
     // The ring lets go of its holds before the writers are waited for: they may wait for them. When the send failed, the
     // device may not have been proved quiet, its holds are kept for good, and the writers end with the process.
     drop(station);
@@ -100,7 +110,21 @@ fn run(arguments: Arguments) -> Result<Report> {
     let stats = cache.as_ref().map(Cache::stats).unwrap_or_default();
     let report = report(&plan, sent, &stats, source.breaks(), frames);
     summarize(&plan, &report, stores, frames.rx_missed);
+    if let Some(capture) = captured {
+        // The standard output is for the report.
+        capture.tell().iter().for_each(|line| eprintln!("send: {line}"));
+    }
     Ok(report)
+}
+
+/// Serves figures while the file is sent.
+fn serve_metrics(plan: &Plan, address: SocketAddr, cache: Option<&Cache>) -> Result<(Arc<Metrics>, Server)> {
+    let metrics = Arc::<Metrics>::default();
+    let exposed =
+        Exposed { metrics: metrics.clone(), cache: cache.cloned(), program: "send", on: plan.device.to_string() };
+    let server = Server::start(address, exposed)?;
+    eprintln!("send: metrics at http://{}/metrics", server.address());
+    Ok((metrics, server))
 }
 
 /// A cache that holds the whole file, with room to spare for folio rounding, if that is not too much.

@@ -1,14 +1,16 @@
 //! The command line, and whether it makes sense.
 
 use std::fs::File;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::IntoRawFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Parser;
 use stillwire_driver::Offload;
+use stillwire_examples::capture::Spec;
 use stillwire_examples::device::{DeviceName, Emulated};
+use stillwire_examples::log::Log;
 use stillwire_examples::packet::Mac;
 use stillwire_examples::sending::HEADERS;
 use stillwire_examples::transfer::RUN_PORTS;
@@ -91,12 +93,21 @@ pub struct Arguments {
     /// Take huge pages for the file if there are free ones. A writer then waits for 2 MiB at a time.
     #[arg(long)]
     huge: bool,
+    /// Capture the frames that are sent and received into a pcap file; with port=N only UDP datagrams from or to that port.
+    /// Every byte is copied for it, so the sender is slower.
+    #[arg(long, value_name = "FILE[,port=N]")]
+    capture: Option<Spec>,
+    /// Serve figures for Prometheus at http://ADDR/metrics meanwhile; port 0 lets the system choose.
+    #[arg(long, value_name = "ADDR")]
+    metrics: Option<SocketAddr>,
     /// Time between the emulated NIC's checksum pass and its transmit pass, microseconds.
     #[arg(long, value_name = "MICROSECONDS")]
     emulated_delay: Option<u64>,
     /// Print one JSON object as the last line.
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub log: Log,
 }
 
 /// What is to be done, with everything decided.
@@ -129,6 +140,8 @@ pub struct Plan {
     pub direct: bool,
     pub cache: Option<u64>,
     pub huge: bool,
+    pub capture: Option<Spec>,
+    pub metrics: Option<SocketAddr>,
     pub json: bool,
 }
 
@@ -241,6 +254,8 @@ impl Arguments {
             direct: self.direct,
             cache: self.cache.map(|mib| mib << 20),
             huge: self.huge,
+            capture: self.capture,
+            metrics: self.metrics,
             json: self.json,
         })
     }

@@ -84,6 +84,24 @@ pub enum Error {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// Nobody can be served figures.
+    #[error("--metrics {address}: {why}; name an address of this host and a port that is free, or port 0")]
+    Metrics {
+        /// As asked for.
+        address: std::net::SocketAddr,
+        /// What stands in the way.
+        why: String,
+    },
+    /// No figures are served.
+    #[error(
+        "no metrics at {address}: {why}; `send --metrics {address}` or `receive --metrics {address}` would serve some"
+    )]
+    NoMetrics {
+        /// As asked for.
+        address: std::net::SocketAddr,
+        /// What was found.
+        why: String,
+    },
     /// The page cache.
     #[error(transparent)]
     Cache(#[from] stillwire_filecache::Error),

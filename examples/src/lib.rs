@@ -1,8 +1,11 @@
 //! What the example programs are made of: the transfer protocol, and a sender that runs it over a NIC.
 #![warn(missing_docs)]
 
+pub mod capture;
 pub mod device;
 mod error;
+pub mod log;
+pub mod metrics;
 pub mod packet;
 mod pool;
 pub mod report;
@@ -12,5 +15,6 @@ pub mod sending;
 pub mod source;
 pub mod station;
 pub mod transfer;
+pub mod watch;
 
 pub use error::{Error, Result};

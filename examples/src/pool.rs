@@ -39,6 +39,11 @@ impl Pool {
         Ok(Self(Rc::new(Shared { memory, mapping, free })))
     }
 
+    /// Buffers that are filled at this moment.
+    pub fn in_use(&self) -> usize {
+        self.0.memory.len() / Self::BUFFER - self.0.free.borrow().len()
+    }
+
     /// A buffer that holds `bytes`; `None` when all are in use, or `bytes` are too many for one.
     pub fn fill(&self, bytes: &[u8]) -> Option<Buffer> {
         if bytes.len() > Self::BUFFER {
@@ -47,6 +52,14 @@ impl Pool {
         let offset = self.0.free.borrow_mut().pop()?;
         self.0.memory.write_at(offset, bytes);
         Some(Buffer { pool: self.0.clone(), offset, len: bytes.len() })
+    }
+}
+
+impl Buffer {
+    /// Copies bytes out, from byte `at` on.
+    pub fn read_at(&self, at: usize, bytes: &mut [u8]) {
+        assert!(at + bytes.len() <= self.len, "{} bytes at {at} of a buffer of {}", bytes.len(), self.len);
+        self.pool.memory.read_at(self.offset + at, bytes);
     }
 }
 

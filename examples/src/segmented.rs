@@ -59,17 +59,40 @@ impl Runs {
         crc32: u32,
         payload: T,
     ) -> Result<Option<T>, Error> {
+        self.post_seen(tx, of, offset, crc32, payload, |_, _, _| {})
+    }
+
+    /// The same; `seen` is shown what is about to be posted: the announcement, then the run's header and its payload.
+    ///
+    /// # Errors
+    /// As [`post`](Self::post).
+    ///
+    /// # Panics
+    /// As [`post`](Self::post).
+    #[inline]
+    pub fn post_seen<T: Payload>(
+        &mut self,
+        tx: &mut TxQueue<T>,
+        of: RunOf,
+        offset: u64,
+        crc32: u32,
+        payload: T,
+        mut seen: impl FnMut(&[u8], Offload, Option<&T>),
+    ) -> Result<Option<T>, Error> {
         let len = u32::try_from(payload.len()).ok().filter(|len| *len <= MAX_RUN).expect("a run fits into a packet");
         let run = Run { number: self.number, offset, len, segment: self.segment.into(), crc32 };
         let headers = self.headers[usize::from(run.port() - RUN_PORTS.start)].next(ANNOUNCEMENT_LEN);
         let mut announcement = [0; UDP_HEADERS + ANNOUNCEMENT_LEN];
         announcement[..UDP_HEADERS].copy_from_slice(headers);
         announcement[UDP_HEADERS..].copy_from_slice(&run.announcement(of.transfer, of.file_size));
+        seen(&announcement, Offload::UDP_V4, None);
         if let Posted::Full(_) = tx.post(Frame::new(&announcement).offload(Offload::UDP_V4))? {
             return Ok(Some(payload));
         }
         self.number = self.number.wrapping_add(1);
-        let frame = Frame::new(headers).offload(Offload::UDP_V4.segmented(self.segment)).payload(payload);
+        let offload = Offload::UDP_V4.segmented(self.segment);
+        seen(headers, offload, Some(&payload));
+        let frame = Frame::new(headers).offload(offload).payload(payload);
         match tx.post(frame)? {
             Posted::Queued => Ok(None),
             Posted::Full(frame) => Ok(frame.into_payload()),

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use stillwire_dma::Payload;
 
+use crate::metrics::SenderFigures;
 use crate::packet::{self, Endpoint, UDP_HEADERS, UdpTemplate};
 use crate::segmented::{RUN_DESCRIPTORS, RunOf, Runs};
 use crate::source::Source;
@@ -110,6 +111,7 @@ pub fn send(
     let mut sending = Sending::new(station, source, options, position, start);
     loop {
         let summary = sending.transfer(id, loopback.as_deref_mut(), progress)?;
+        sending.done.add(&summary);
         totals.bytes += len;
         totals.frames += summary.datagrams;
         totals.resent += summary.resent;
@@ -123,11 +125,31 @@ pub fn send(
             break;
         }
     }
+    let done = sending.done;
     totals.took = start.elapsed();
     // Frames that changed between the NIC's checksum and its transmission did not even get to the protocol.
     totals.torn += station.bad_checksums;
     totals.verified &= loopback.is_none_or(|far| far.has(totals.bytes));
+    if let Some(metrics) = &station.metrics {
+        metrics.sender.store(SenderFigures { torn: totals.torn, breaks: source.breaks(), ..done });
+        metrics.station.store(station.figures());
+        metrics.end();
+    }
     Ok(totals)
+}
+
+impl SenderFigures {
+    /// One transfer more, ended or not.
+    fn add(&mut self, summary: &Summary) {
+        self.transfers += 1;
+        self.bytes += summary.received;
+        self.frames += summary.datagrams;
+        self.resent += summary.resent;
+        self.torn += summary.torn;
+        self.probes += summary.probes;
+        self.runs += summary.runs;
+        self.not_sent += summary.unsent;
+    }
 }
 
 struct Sending<'a> {
@@ -151,6 +173,8 @@ struct Sending<'a> {
     /// When they could be held last, and how much of them is tried at once, bytes.
     held: Duration,
     at_once: u64,
+    /// Of the transfers that have ended.
+    done: SenderFigures,
 }
 
 impl<'a> Sending<'a> {
@@ -179,6 +203,7 @@ impl<'a> Sending<'a> {
             owed_in_runs: false,
             held: Duration::ZERO,
             at_once: RUN,
+            done: SenderFigures::default(),
         }
     }
 
@@ -197,6 +222,7 @@ impl<'a> Sending<'a> {
         let mut sender = Sender::new(config);
         loop {
             let mut busy = self.receive(&mut sender, loopback.as_deref_mut())?;
+            self.station.answer(|metrics| metrics.sender.store(self.figures(&sender.summary())));
             let now = self.now();
             // A run must fit into the ring whole, so that it can be handed out only once.
             let room = self.room()?;
@@ -227,6 +253,14 @@ impl<'a> Sending<'a> {
                 self.station.rest(until.saturating_sub(now))?;
             }
         }
+    }
+
+    /// What is told to who looks on, in the middle of a transfer.
+    fn figures(&self, current: &Summary) -> SenderFigures {
+        let mut figures = self.done;
+        figures.add(current);
+        let torn = figures.torn + self.station.bad_checksums;
+        SenderFigures { transfers: self.done.transfers, torn, breaks: self.source.breaks(), ..figures }
     }
 
     /// Takes in what has arrived.
@@ -320,7 +354,20 @@ impl<'a> Sending<'a> {
         let len = cargo.len();
         let crc32 = cargo.crc32(0..len)?;
         let of = RunOf { transfer: id, file_size: self.len };
-        let back = runs.post(self.station.tx()?, of, run.start, crc32, cargo)?;
+        let mut capture = self.station.capture.take();
+        let tx = self.station.tx()?;
+        let posted = match &mut capture {
+            None => runs.post(tx, of, run.start, crc32, cargo),
+            Some(capture) => {
+                let posted = runs.post_seen(tx, of, run.start, crc32, cargo, |header, offload, cargo| {
+                    capture.posted(header, Some(offload), cargo.map(|cargo| (cargo, 0..len)));
+                });
+                capture.end_batch();
+                posted
+            }
+        };
+        self.station.capture = capture;
+        let back = posted?;
         debug_assert!(back.is_none(), "room() left enough descriptors");
         let frames = len.div_ceil(segment.into());
         Ok((len + frames * (UDP_HEADERS + 4 + 20)) as f64 * 8.0)
@@ -328,6 +375,27 @@ impl<'a> Sending<'a> {
 
     /// Posts `run` (bytes of the file) as frames that share one hold; their bits on the wire.
     fn post_run(&mut self, id: u64, run: Range<u64>, cargo: Cargo) -> Result<f64> {
+        let Some(mut capture) = self.station.capture.take() else {
+            return self.post_frames(id, run, cargo, |_, _, _| {});
+        };
+        let offload = self.station.offload();
+        let posted = self.post_frames(id, run, cargo, |header, cargo, part| {
+            capture.posted(header, offload, Some((cargo, part)));
+        });
+        capture.end_batch();
+        self.station.capture = Some(capture);
+        posted
+    }
+
+    /// The same; `seen` is shown the header of each frame, and its part of the hold.
+    #[inline]
+    fn post_frames(
+        &mut self,
+        id: u64,
+        run: Range<u64>,
+        cargo: Cargo,
+        mut seen: impl FnMut(&[u8], &Cargo, Range<usize>),
+    ) -> Result<f64> {
         let len = (run.end - run.start) as usize;
         let payload = self.options.payload as usize;
         let offload = self.station.offload();
@@ -345,6 +413,7 @@ impl<'a> Sending<'a> {
             if offload.is_none() {
                 packet::write_checksums(&mut bytes, posting.payload().sum(part.clone())?);
             }
+            seen(&bytes, posting.payload(), part.clone());
             let posted = posting.post(&bytes, offload, part)?;
             debug_assert!(posted, "room() left enough descriptors");
         }

@@ -3,15 +3,18 @@
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use stillwire_dma::{Payload, Segment};
 use stillwire_driver::{
-    Checksum, Config, Frame, Look, Nic, Offload, Posted, Returned, RxQueue, TxQueue, Verdict, Watchdog,
+    Checksum, Config, Frame, Look, Nic, Offload, Posted, Returned, RxFrame, RxQueue, TxQueue, Verdict, Watchdog,
 };
 use stillwire_filecache::{DirectHold, Hold, Unheld};
 
+use crate::capture::Capture;
 use crate::device::OpenDevice;
+use crate::metrics::{Metrics, StationFigures};
 use crate::packet::{self, Endpoint, Received, Sum, UdpTemplate};
 use crate::pool::{Buffer, Pool};
 use crate::transfer::MAX_RUN;
@@ -101,6 +104,20 @@ impl Cargo {
         }
         Ok(sum)
     }
+
+    /// Copies bytes out, from byte `at` on.
+    ///
+    /// # Errors
+    /// As [`crc32`](Self::crc32).
+    pub fn read_at(&self, at: usize, bytes: &mut [u8]) -> Result<()> {
+        match self {
+            Cargo::Held(hold) => hold.read_at(at, bytes),
+            Cargo::Unheld(unheld) => unheld.read_at(at, bytes),
+            Cargo::Direct(hold) => hold.read_at(at, bytes)?,
+            Cargo::Buffer(buffer) => buffer.read_at(at, bytes),
+        }
+        Ok(())
+    }
 }
 
 /// A datagram that came in.
@@ -142,7 +159,13 @@ pub struct Station {
     scratch: Vec<u8>,
     /// Frames whose checksums were wrong: dropped, as a kernel would.
     pub bad_checksums: u64,
+    /// Where frames are captured, if they are.
+    pub capture: Option<Box<Capture>>,
+    /// Where figures are left for who asks for them, if somebody may.
+    pub metrics: Option<Arc<Metrics>>,
     patience: Patience,
+    /// Whether a lost link is a failure, not a finding.
+    needs_link: bool,
     watchdog: Watchdog,
     start: Instant,
     /// When the device was last looked at.
@@ -151,6 +174,8 @@ pub struct Station {
     completed: u64,
     /// Resets since the last of them.
     resets_in_vain: u32,
+    /// What receive queues before this one handed over damaged.
+    dropped: u64,
     /// What a reset gave back as not sent, bytes of the file.
     not_sent: Vec<Range<u64>>,
     away: Duration,
@@ -172,12 +197,28 @@ impl Station {
         loopback: bool,
         patience: Patience,
     ) -> Result<Self> {
+        let mut station = Self::without_link(device, me, config, loopback, patience)?;
+        station.nic.wait_for_link(LINK_DEADLINE)?;
+        station.needs_link = true;
+        Ok(station)
+    }
+
+    /// The same, with link or without: one that is lost is not waited for, either.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn without_link(
+        device: OpenDevice,
+        me: std::net::SocketAddrV4,
+        config: Config,
+        loopback: bool,
+        patience: Patience,
+    ) -> Result<Self> {
         let name = device.function.name();
         // A device without vectors is polled.
         let interrupts = config.interrupts && device.function.msix_vectors() >= config.queues.into();
         let config = Config { interrupts, ..config };
         let nic = device.nic(config)?;
-        nic.wait_for_link(LINK_DEADLINE)?;
         let queues = Some((nic.tx_queue()?, nic.rx_queue()?));
         let pool = Pool::new(device.function.iommu(), POOL)?;
         let me = Endpoint { mac: nic.mac(), address: me };
@@ -194,12 +235,16 @@ impl Station {
             waiting: VecDeque::new(),
             scratch: Vec::new(),
             bad_checksums: 0,
+            capture: None,
+            metrics: None,
             patience,
+            needs_link: false,
             watchdog: Watchdog::new(patience.hang_after),
             start: Instant::now(),
             asked: Instant::now(),
             completed: 0,
             resets_in_vain: 0,
+            dropped: 0,
             not_sent: Vec::new(),
             away: Duration::ZERO,
             interrupts,
@@ -317,7 +362,7 @@ impl Station {
         let Some((_, rx)) = &mut self.queues else { return Err(stopped(&self.name)) };
         let (scratch, bad) = (&mut self.scratch, &mut self.bad_checksums);
         let (me, waiting) = (self.me, &mut self.waiting);
-        let received = rx.poll(RX_BUDGET, |frame| {
+        let mut take = |frame: &RxFrame<'_>, scratch: &mut Vec<u8>| {
             let verdict = frame.checksum();
             if verdict.ip == Checksum::Bad || verdict.transport == Checksum::Bad {
                 *bad += 1;
@@ -336,7 +381,19 @@ impl Station {
                 waiting.push_back((packet::arp_reply(me.mac, wanted, asker, asker_ip), None));
             }
             each(&received);
-        });
+        };
+        let received = match &mut self.capture {
+            None => rx.poll(RX_BUDGET, |frame| take(frame, scratch)),
+            Some(capture) => {
+                let received = rx.poll(RX_BUDGET, |frame| {
+                    frame.copy_to(scratch);
+                    capture.received(scratch);
+                    take(frame, scratch);
+                });
+                capture.end_batch();
+                received
+            }
+        };
         let posted = self.post_waiting()?;
         let busy = reclaimed > 0 || received > 0 || posted;
         if busy {
@@ -379,12 +436,69 @@ impl Station {
                 Posted::Queued => {}
             }
             posted = true;
-            self.waiting.pop_front();
+            if let Some((frame, offload)) = self.waiting.pop_front()
+                && let Some(capture) = &mut self.capture
+            {
+                capture.posted(&frame, offload, None);
+            }
         }
         if posted {
             self.tx()?.publish();
+            if let Some(capture) = &mut self.capture {
+                capture.end_batch();
+            }
         }
         Ok(posted)
+    }
+
+    /// Leaves figures for who has asked for them; `more` adds those of the caller. One look at a counter when nobody has.
+    #[inline]
+    pub fn answer(&self, more: impl FnOnce(&Metrics)) {
+        if let Some(metrics) = &self.metrics
+            && let Some(question) = metrics.question()
+        {
+            more(metrics);
+            metrics.station.store(self.figures());
+            metrics.answer(question);
+        }
+    }
+
+    /// The NIC's counts, its ring, its link, now. It reads registers: not for every batch.
+    #[cold]
+    pub fn figures(&self) -> StationFigures {
+        // The look at the link is what counts losses.
+        let (link, counted) = (self.nic.link().ok(), self.nic.statistics());
+        let captured = self.capture.as_ref().map(|capture| capture.counts()).unwrap_or_default();
+        // A NIC that is down has no rings.
+        let ring = self.queues.as_ref().map(|(tx, _)| (tx.free(), self.descriptors() - tx.free(), tx.in_flight()));
+        let (free, used, tokens) = ring.unwrap_or_default();
+        StationFigures {
+            tx_frames: counted.tx_frames,
+            tx_bytes: counted.tx_bytes,
+            rx_frames: counted.rx_frames,
+            rx_bytes: counted.rx_bytes,
+            rx_missed: counted.rx_missed,
+            rx_errors: counted.rx_errors,
+            rx_checksum_errors: counted.rx_checksum_errors,
+            rx_dropped: self.dropped + self.queues.as_ref().map_or(0, |(_, rx)| rx.dropped()),
+            bad_checksums: self.bad_checksums,
+            tx_ring_free: free as u64,
+            tx_ring_used: used as u64,
+            holds_in_ring: tokens.saturating_sub(self.pool.in_use()) as u64,
+            link_up: link.is_some_and(|link| link.up).into(),
+            link_speed: link.map_or(0, |link| u64::from(link.megabits) * 1_000_000),
+            link_losses: counted.link_losses,
+            resets: counted.resets,
+            pauses_sent: counted.pauses_sent,
+            pauses_received: counted.pauses_received,
+            captured: captured.frames,
+            capture_lost: captured.lost,
+        }
+    }
+
+    /// Descriptors that are free when nothing is in flight.
+    fn descriptors(&self) -> usize {
+        self.nic.capabilities().tx_ring - 1
     }
 
     /// Notices a NIC that is gone, hangs, or has no link.
@@ -399,12 +513,12 @@ impl Station {
         self.asked = Instant::now();
         let link_up = self.nic.link()?.up;
         let (now, completed) = (self.start.elapsed(), self.completed);
-        let descriptors = self.nic.capabilities().tx_ring - 1;
+        let descriptors = self.descriptors();
         let tx = self.tx()?;
         let (in_flight, tokens) = (descriptors - tx.free(), tx.in_flight());
         match self.watchdog.look(now, Look { in_flight, completed, link_up }) {
             Verdict::Fine => Ok(()),
-            Verdict::LinkDown(time) if time < LINK_GRACE => Ok(()),
+            Verdict::LinkDown(time) if time < LINK_GRACE || !self.needs_link => Ok(()),
             Verdict::Hung(waited) if self.resets_in_vain >= MOST_RESETS => {
                 let (device, seconds, resets) = (self.name.clone(), waited.as_secs_f64(), self.resets_in_vain);
                 Err(Error::Hang { device, seconds, tokens, resets })
@@ -422,6 +536,7 @@ impl Station {
     fn recover(&mut self) -> Result<()> {
         let start = Instant::now();
         let Some((tx, rx)) = self.queues.take() else { return Err(stopped(&self.name)) };
+        self.dropped += rx.dropped();
         let not_sent = &mut self.not_sent;
         let mut outcome = self.nic.reset([tx], [rx], |_, returned| {
             if let Returned::NotSent(cargo) = returned {

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use stillwire_examples::log::Log;
 use stillwire_examples::{Error, Result};
 use stillwire_filecache::AttachedFile;
 use stillwire_filecache::attach::attach;
@@ -39,10 +40,14 @@ struct Arguments {
     /// Write the same place again and again for so long.
     #[arg(long, value_name = "SECONDS")]
     repeat: Option<f64>,
+    #[command(flatten)]
+    log: Log,
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
+    let arguments = Arguments::parse();
+    arguments.log.start("write");
+    match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("write: {error}");

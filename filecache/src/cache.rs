@@ -12,7 +12,7 @@ use crate::arena::Arena;
 use crate::core::{Core, lock};
 use crate::disk::{DiskFile, Engine, Storage};
 use crate::file::{CachedFile, FileCore, FileKey, Opened};
-use crate::stats::Stats;
+use crate::stats::{Held, Pauses, Stats};
 use crate::uffd::Uffd;
 use crate::watch::Watch;
 use crate::{Error, Result, flusher, guard, worker};
@@ -126,6 +126,8 @@ impl Cache {
         inner.guard = Some(guard::start(core.clone())?);
         inner.flusher = Some(flusher::start(core.clone())?);
         inner.threads = worker::start(&core)?;
+        let (bytes, backing) = (core.arena.memory().len(), core.arena.memory().backing());
+        tracing::debug!(bytes, page = core.arena.page_size(), ?backing, "a cache is there");
         inner.threads.push(inner.watch.start(core)?);
         Ok(Self(Arc::new(inner)))
     }
@@ -218,6 +220,21 @@ impl Cache {
             dirty_bytes: self.0.core.dirt.pages() << arena.page_shift(),
             ..self.0.core.counters.read()
         }
+    }
+
+    /// How long writers waited for holds: how many of them no longer than each of `bounds`.
+    pub fn pauses(&self, bounds: &[Duration]) -> Pauses {
+        self.0.core.counters.pauses(bounds)
+    }
+
+    /// What is held at this moment. It looks at every page of the memory, so it is for who looks on, not for a path that is
+    /// to be fast; holders do not notice.
+    pub fn held(&self) -> Held {
+        let arena = &self.0.core.arena;
+        let holds = (0..arena.pages()).map(|page| u64::from(arena.word(page).holds()));
+        holds
+            .filter(|&holds| holds > 0)
+            .fold(Held::default(), |held, holds| Held { pages: held.pages + 1, page_holds: held.page_holds + holds })
     }
 
     /// What does not work as well as it could on this machine, and what to set.

@@ -9,6 +9,8 @@ pub(crate) struct Frames {
     /// Boxed, so that a hold of one run is short: it is moved with every frame.
     #[expect(clippy::box_collection, reason = "a word instead of three, and hardly ever there")]
     more: Option<Box<Vec<Run>>>,
+    /// Whether a page had to be read in first.
+    read: bool,
 }
 
 /// The same, borrowed.
@@ -55,6 +57,16 @@ impl Frames {
                 more.push(Run { before, frame, pages: 1 });
             }
         }
+    }
+
+    /// Notes that a page among them had to be read in first.
+    pub(crate) fn note_read(&mut self) {
+        self.read = true;
+    }
+
+    /// Whether one had to be.
+    pub(crate) fn were_read(&self) -> bool {
+        self.read
     }
 
     /// Number of pages.

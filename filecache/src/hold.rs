@@ -14,6 +14,7 @@ use crate::file::Opened;
 use crate::frames::{Frames, Runs};
 use crate::holding::{Begun, hold_pages, hold_rest, hold_run, is_run};
 use crate::page::{At, Left, Touch};
+use crate::stats::count;
 use crate::table::Entry;
 
 /// A byte range of a file that nobody can change for as long as this value lives.
@@ -72,6 +73,7 @@ impl Hold {
             {
                 let answer = core.arena.word(frame).hold();
                 if answer == Ok(Touch::Again) && entry.get() == Some(frame) {
+                    core.counters.hits.add_one();
                     // A page has less than 4 GiB.
                     return Ok(Self::of_run(core, range.start, (frame, 1), (range.end - range.start) as u32));
                 }
@@ -93,6 +95,7 @@ impl Hold {
         {
             let begun = hold_run(core, entries, frame);
             if begun.held as usize == count && is_run(entries, frame) {
+                core.counters.hits.add_one();
                 return Ok(Self::of_run(core, range.start, (frame, begun.held), len));
             }
             return Self::of_any(opened, range, Some(begun));
@@ -121,7 +124,6 @@ impl Hold {
     /// The hold of `len` bytes from byte `offset`. The held run: its first arena page and number of pages, at least one.
     #[inline(always)]
     fn of_run(core: &Arc<Core>, offset: u64, (frame, pages): (u32, u32), len: u32) -> Self {
-        core.counters.holds.add_one();
         let pages = NonZeroU32::new(pages).unwrap_or_else(|| unreachable!("a run has pages"));
         Self { offset, held: Held::Run { core: Kept::of(core), first: core.arena.at(frame), pages, len } }
     }
@@ -129,10 +131,14 @@ impl Hold {
     /// The hold of `range`, whose pages `frames` are held.
     fn of(core: &Arc<Core>, range: Range<u64>, frames: Frames) -> Self {
         let len = range.end - range.start;
+        if frames.were_read() {
+            count(&core.counters.holds_missed, 1);
+        } else {
+            core.counters.hits.add_one();
+        }
         if let (Some(run), Ok(len)) = (frames.as_run(), u32::try_from(len)) {
             return Self::of_run(core, range.start, run, len);
         }
-        core.counters.holds.add_one();
         let core = (frames.len() > 0).then(|| Kept::of(core));
         Self { offset: range.start, held: Held::Runs(Box::new(Scattered { core, len: len as usize, frames })) }
     }
@@ -189,6 +195,19 @@ impl Hold {
             // SAFETY: the slices borrow `self`, and `self` holds every page that it covers until it is dropped.
             pieces.map(|piece| unsafe { core.arena.held(piece) })
         })
+    }
+
+    /// Copies held bytes out, from byte `at` of the hold on.
+    ///
+    /// # Panics
+    /// When the range reaches past [`len`](Self::len).
+    pub fn read_at(&self, at: usize, bytes: &mut [u8]) {
+        let mut rest = bytes;
+        for piece in self.slices(at..at.saturating_add(rest.len())) {
+            let (part, more) = rest.split_at_mut(piece.len());
+            part.copy_from_slice(piece);
+            rest = more;
+        }
     }
 
     /// CRC-32 (IEEE) of the held bytes.

@@ -149,7 +149,7 @@ fn hold_slowly(
     frames: &mut Frames,
 ) -> Result<()> {
     let done = match found {
-        None => fill(core, file, &pages),
+        None => fill(core, file, &pages, frames),
         Some((frame, answer)) => step(core, file, pages, frame, answer, frames),
     };
     if done.is_err() {
@@ -159,7 +159,8 @@ fn hold_slowly(
 }
 
 /// Reads the first page of `pages` in, and asks for the others meanwhile.
-fn fill(core: &Arc<Core>, file: &Arc<FileCore>, pages: &Range<u64>) -> Result<()> {
+fn fill(core: &Arc<Core>, file: &Arc<FileCore>, pages: &Range<u64>, frames: &mut Frames) -> Result<()> {
+    frames.note_read();
     let most = (AT_ONCE >> core.arena.page_shift()).max(1).min(u64::from(core.arena.pages()) / 8);
     let end = pages.end.min(pages.start.saturating_add(most));
     if end - pages.start > 1 {
@@ -202,7 +203,10 @@ fn step(
         }
     };
     match phase {
-        Phase::Empty | Phase::Filling | Phase::Error => file.fill(core, pages.start).map(drop),
+        Phase::Empty | Phase::Filling | Phase::Error => {
+            frames.note_read();
+            file.fill(core, pages.start).map(drop)
+        }
         Phase::Open => close(core, file, pages, frames),
         Phase::Protected | Phase::Opening | Phase::Closing | Phase::Taken => {
             let moving = || matches!(word.phase(), Phase::Opening | Phase::Closing | Phase::Taken);

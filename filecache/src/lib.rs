@@ -73,6 +73,6 @@ pub use disk::{Buffer, MemoryStorage, Operation, Request, Stamp, Storage};
 pub use error::{Error, Result};
 pub use file::CachedFile;
 pub use hold::Hold;
-pub use stats::Stats;
+pub use stats::{Held, Pauses, Stats};
 pub use unheld::Unheld;
 pub use view::View;

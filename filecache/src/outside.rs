@@ -47,6 +47,10 @@ impl FileCore {
         if !clean {
             lock(&self.outside).conflict = Some(what.name());
             count(&core.counters.conflicts, 1);
+            tracing::warn!(
+                file = %self.path().display(), change = what.name(),
+                "somebody else has changed a file that has stores of its own here; nothing is written back until somebody decides"
+            );
         }
     }
 

@@ -416,7 +416,6 @@ impl PageWord<'_> {
     }
 
     /// Number of holds at this moment, passing ones included.
-    #[cfg(test)]
     pub(crate) fn holds(self) -> u32 {
         self.now().holds()
     }

@@ -125,6 +125,10 @@ impl FileCore {
         let stuck: Vec<_> = self.views().into_iter().filter(|view| view.unlay(&pages).is_err()).collect();
         if !stuck.is_empty() {
             count(&core.counters.stuck, u64::from(folio.pages()));
+            tracing::warn!(
+                file = %self.path().display(), pages = folio.pages(),
+                "a process that attached does not answer; what it has mapped is kept for it"
+            );
         }
         core.arena.buddy().split(folio.frame);
         for ((page, frame), held) in pages.zip(folio.frames()).zip(held) {

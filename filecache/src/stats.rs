@@ -12,6 +12,8 @@ use hdrhistogram::Histogram;
 pub struct Stats {
     /// Holds taken.
     pub holds: u64,
+    /// Those among them for which a page had to be read in, or was just being read.
+    pub holds_missed: u64,
     /// Reads of folios, or of the parts of them that had failed before.
     pub fills: u64,
     /// Bytes read from files.
@@ -68,10 +70,39 @@ pub struct Stats {
     pub free_bytes: u64,
 }
 
+/// How long writers waited for holds: [`Cache::pauses`](crate::Cache::pauses).
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Pauses {
+    /// Waits of at most each bound that was asked for; a wait is known to three digits.
+    pub up_to: Vec<u64>,
+    /// Waits of any length.
+    pub count: u64,
+    /// All of them together.
+    pub total: Duration,
+}
+
+/// What is held at this moment: [`Cache::held`](crate::Cache::held).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Held {
+    /// Pages that are held.
+    pub pages: u64,
+    /// Holds of each page, added up: a hold of sixteen pages counts sixteen times.
+    pub page_holds: u64,
+}
+
+/// The waits of writers.
+#[derive(Debug)]
+struct Waits {
+    histogram: Histogram<u64>,
+    total: Duration,
+}
+
 /// The counters behind [`Stats`].
 #[derive(Debug)]
 pub(crate) struct Counters {
-    pub(crate) holds: Striped,
+    /// Holds that found their pages there.
+    pub(crate) hits: Striped,
+    pub(crate) holds_missed: AtomicU64,
     pub(crate) fills: AtomicU64,
     pub(crate) fill_bytes: AtomicU64,
     pub(crate) faults: AtomicU64,
@@ -92,14 +123,15 @@ pub(crate) struct Counters {
     pub(crate) poisoned: AtomicU64,
     pub(crate) stuck: AtomicU64,
     pub(crate) waiting: AtomicU64,
-    pauses: Mutex<Histogram<u64>>,
+    pauses: Mutex<Waits>,
 }
 
 impl Counters {
     pub(crate) fn new() -> Self {
         let zero = || AtomicU64::new(0);
         Self {
-            holds: Striped::default(),
+            hits: Striped::default(),
+            holds_missed: zero(),
             fills: zero(),
             fill_bytes: zero(),
             faults: zero(),
@@ -120,21 +152,35 @@ impl Counters {
             poisoned: zero(),
             stuck: zero(),
             waiting: zero(),
-            pauses: Mutex::new(pause_histogram()),
+            pauses: Mutex::new(Waits { histogram: pause_histogram(), total: Duration::ZERO }),
         }
     }
 
     /// One writer has waited for a hold.
     pub(crate) fn paused(&self, wait: Duration) {
         let nanoseconds = u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX);
-        self.pauses.lock().unwrap_or_else(PoisonError::into_inner).saturating_record(nanoseconds.max(1));
+        let mut pauses = self.pauses.lock().unwrap_or_else(PoisonError::into_inner);
+        pauses.histogram.saturating_record(nanoseconds.max(1));
+        pauses.total += wait;
+    }
+
+    /// How long the writers waited that have waited for a hold.
+    pub(crate) fn pauses(&self, bounds: &[Duration]) -> Pauses {
+        let pauses = self.pauses.lock().unwrap_or_else(PoisonError::into_inner);
+        let up_to = |bound: &Duration| {
+            let nanoseconds = u64::try_from(bound.as_nanos()).unwrap_or(u64::MAX);
+            pauses.histogram.count_between(0, nanoseconds)
+        };
+        Pauses { up_to: bounds.iter().map(up_to).collect(), count: pauses.histogram.len(), total: pauses.total }
     }
 
     pub(crate) fn read(&self) -> Stats {
-        let pauses = self.pauses.lock().unwrap_or_else(PoisonError::into_inner);
+        let pauses = &self.pauses.lock().unwrap_or_else(PoisonError::into_inner).histogram;
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let holds_missed = get(&self.holds_missed);
         Stats {
-            holds: self.holds.sum(),
+            holds: self.hits.sum() + holds_missed,
+            holds_missed,
             fills: get(&self.fills),
             fill_bytes: get(&self.fill_bytes),
             faults: get(&self.faults),
@@ -262,7 +308,7 @@ mod tests {
         let counters = Counters::new();
         std::thread::scope(|scope| {
             for _ in 0..50 {
-                scope.spawn(|| (0..1000).for_each(|_| counters.holds.add_one()));
+                scope.spawn(|| (0..1000).for_each(|_| counters.hits.add_one()));
             }
         });
         assert_eq!(counters.read().holds, 50_000);
@@ -276,5 +322,9 @@ mod tests {
         assert_eq!(stats.writer_pauses, 100);
         assert_eq!(stats.pause_p50.as_micros(), 50);
         assert_eq!(stats.pause_max.as_micros(), 100);
+        let bounds = [0, 10, 50, 100, 1_000_000].map(Duration::from_micros);
+        let pauses = counters.pauses(&bounds);
+        assert_eq!((pauses.up_to, pauses.count), (vec![0, 10, 50, 100, 100], 100));
+        assert_eq!(pauses.total, Duration::from_micros(5050));
     }
 }

@@ -91,6 +91,20 @@ impl Unheld {
         }
     }
 
+    /// Copies bytes out as they are found, from byte `at` of this value on.
+    ///
+    /// # Panics
+    /// When the range reaches outside.
+    pub fn read_at(&self, at: usize, bytes: &mut [u8]) {
+        let arena = &self.opened.cache.core.arena;
+        let mut done = 0;
+        for piece in self.frames.runs().pieces(self.in_frames(at..at + bytes.len()), arena.page_shift()) {
+            let part = &mut bytes[done..done + piece.len()];
+            done += piece.len();
+            arena.copy(piece, part);
+        }
+    }
+
     /// `range` (bytes from the start of this value) as bytes from the start of its first page.
     fn in_frames(&self, range: Range<usize>) -> Range<u64> {
         assert!(range.start <= range.end && range.end <= self.len(), "{range:?} of {} bytes", self.len());

@@ -159,8 +159,11 @@ impl FileCore {
         let mut failures = lock(&self.failures);
         failures.count += 1;
         failures.last = Some((what, code));
+        let failures = failures.count;
         count(&core.counters.write_errors, 1);
-        self.write_back_error(what, code)
+        let error = self.write_back_error(what, code);
+        tracing::error!(%error, failures, "a write-back has failed; what is stored stays in memory");
+        error
     }
 
     fn write_back_error(&self, what: &'static str, code: i32) -> Error {

@@ -10,7 +10,7 @@ use std::sync::Barrier;
 
 use common::*;
 use proptest::prelude::*;
-use stillwire_filecache::{Cache, CachedFile, Config, Error};
+use stillwire_filecache::{Cache, CachedFile, Config, Error, Held};
 
 fn held_bytes(file: &CachedFile, range: std::ops::Range<u64>) -> Vec<u8> {
     let hold = file.hold(range.clone()).unwrap();
@@ -43,6 +43,24 @@ fn the_end_of_the_last_page_is_zero() {
     memory(&cache).read_at(0, &mut page);
     assert_eq!(page[..100], [1; 100]);
     assert_eq!(page[100..], [0; PAGE - 100]);
+}
+
+#[test]
+fn what_is_held_and_what_was_missed_is_counted() {
+    let (cache, file, bytes) = cached(40 * PAGE);
+    let (all, one) = (file.hold(0..40 * PAGE as u64).unwrap(), file.hold(5..PAGE as u64).unwrap());
+    assert_eq!(cache.held(), Held { pages: 40, page_holds: 41 });
+    let stats = cache.stats();
+    assert_eq!((stats.holds, stats.holds_missed), (2, 1), "the second found its page there");
+    let mut some = vec![0; 2 * PAGE];
+    all.read_at(3 * PAGE + 7, &mut some);
+    assert_eq!(some, bytes[3 * PAGE + 7..][..2 * PAGE]);
+    all.read_at(40 * PAGE, &mut []);
+    drop(all);
+    assert_eq!(cache.held(), Held { pages: 1, page_holds: 1 });
+    drop(one);
+    assert_eq!(cache.held(), Held::default());
+    assert_eq!(cache.pauses(&[]).count, cache.stats().writer_pauses);
 }
 
 #[test]

@@ -72,13 +72,16 @@ impl Device {
             function.bells = Bells::hang(&function.pci, config.queues)?;
             function.configure_interrupts();
         }
-        let mac = function.mac()?;
+        let (name, mac) = (function.pci.name(), function.mac()?);
+        tracing::debug!(device = name, %mac, interrupts = config.interrupts, "reset");
         function.clear_filters();
         function.configure_receive();
         function.configure_transmit();
         function.configure_counters();
+        tracing::debug!(device = name, "filters cleared, receive and transmit set up");
         function.start_link();
         function.pci.set_bus_master(true)?;
+        tracing::debug!(device = name, "link started, bus master on");
         let device = Self { function: Arc::new(function), mac, counters: Mutex::default() };
         // What was counted before belongs to somebody else.
         device.statistics();

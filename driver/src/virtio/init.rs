@@ -131,6 +131,8 @@ impl Function {
         common.write(DEVICE_STATUS, STATUS_ACKNOWLEDGE);
         common.write(DEVICE_STATUS, STATUS_ACKNOWLEDGE | STATUS_DRIVER);
         self.features = self.negotiate()?;
+        let features = format_args!("{:#x}", self.features);
+        tracing::debug!(device = self.pci.name(), features, "reset, features agreed on");
         let mac = self.device_config()?;
         common.write(CONFIG_MSIX_VECTOR, NO_VECTOR);
         let (pairs, control) = self.numbering()?;
@@ -146,6 +148,8 @@ impl Function {
         }
         self.counters = (0..2 * self.config.queues).map(|_| Counters::default()).collect();
         let control = control.map(|number| Control::new(self, self.set_up(number, CONTROL_RING)?)).transpose()?;
+        let (queues, rx_ring, tx_ring) = (self.config.queues, self.config.rx_ring, self.config.tx_ring);
+        tracing::debug!(device = self.pci.name(), queues, rx_ring, tx_ring, "queues set up");
         self.pci.set_bus_master(true)?;
         common.write(DEVICE_STATUS, STATUS_ACKNOWLEDGE | STATUS_DRIVER | STATUS_FEATURES_OK | STATUS_DRIVER_OK);
         self.sound()?;

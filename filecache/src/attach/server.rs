@@ -190,7 +190,7 @@ impl Inner {
         drop(links);
         let (door, link_there) = (self.clone(), link.clone());
         let attachment = move || {
-            attachment(&door.cache, &link_there);
+            attachment(&door.cache, &link_there, &door.path);
             door.has_left(&link_there);
         };
         if std::thread::Builder::new().name("stillwire-attached".into()).spawn(attachment).is_err() {
@@ -214,18 +214,21 @@ struct Attached {
 }
 
 /// From a process's first word to the end of its view.
-fn attachment(cache: &Arc<CacheInner>, link: &Arc<Link>) {
+fn attachment(cache: &Arc<CacheInner>, link: &Arc<Link>, socket: &Path) {
     let attached = match shake_hands(cache, link) {
         Ok(attached) => Arc::new(attached),
         Err(error) => {
+            tracing::warn!(socket = %socket.display(), %error, "a process was refused");
             // The peer may have gone, or have said rubbish; then nobody reads it.
             let refused = Message::Refused { code: error.code(), text: error.to_string() };
             let _ = send(&link.socket, &refused, None, false);
             return;
         }
     };
-    let core = &cache.core;
+    let (core, file) = (&cache.core, attached.opened.file.path().display());
+    tracing::info!(socket = %socket.display(), %file, "a process has attached, and may write");
     let unmapped = attached.listen();
+    tracing::info!(socket = %socket.display(), %file, unmapped, "a process has left");
     if !unmapped {
         link.has_ended(End::HungUp);
         link.hang_up();

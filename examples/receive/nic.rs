@@ -25,8 +25,10 @@ pub struct Nic {
     arrived: VecDeque<Datagram>,
     /// Room for what a poll gives.
     fresh: Vec<Datagram>,
-    /// Who sent the last one, and how that end is answered.
-    peer: Option<(Endpoint, UdpTemplate)>,
+    /// Where the last one came from.
+    from: Option<Endpoint>,
+    /// Who was answered last, and how.
+    answered: Option<(Endpoint, UdpTemplate)>,
 }
 
 /// Gives the NIC `device` the address `listen`. `wire` is an emulated one's. Frames go to `capture` if there is one.
@@ -64,7 +66,7 @@ pub fn open(device: &str, wire: Option<&str>, mtu: u16, listen: SocketAddr, capt
     // Even the smallest datagrams, which take a buffer each, must find one.
     let window = u64::from(u16::try_from(station.nic.capabilities().rx_ring).unwrap_or(u16::MAX)) * DATAGRAM_OVERHEAD;
     let (arrived, fresh) = (VecDeque::new(), Vec::new());
-    Ok(Nic { station, window: window as u32, arrived, fresh, peer: None })
+    Ok(Nic { station, window: window as u32, arrived, fresh, from: None, answered: None })
 }
 
 impl Nic {
@@ -90,9 +92,7 @@ impl Port for Nic {
             self.station.rest(NAP)?;
         }
         let Some(Datagram { from, payload, .. }) = self.arrived.pop_front() else { return Ok(None) };
-        if self.peer.as_ref().is_none_or(|(peer, _)| *peer != from) {
-            self.peer = Some((from, UdpTemplate::new(self.station.me(), from)));
-        }
+        self.from = Some(from);
         buffer[..payload.len()].copy_from_slice(&payload);
         Ok(Some((payload.len(), from.address.into())))
     }
@@ -106,8 +106,14 @@ impl Port for Nic {
     }
 
     fn reply(&mut self, bytes: &[u8], to: SocketAddr) -> io::Result<()> {
-        let peer = self.peer.as_mut().filter(|(peer, _)| SocketAddr::from(peer.address) == to);
-        let (_, template) = peer.ok_or(io::ErrorKind::NotConnected)?;
+        // A host has one Ethernet address for all its ports.
+        let to = match (to, self.from) {
+            (SocketAddr::V4(address), Some(from)) if from.address.ip() == address.ip() => Endpoint { address, ..from },
+            _ => return Err(io::ErrorKind::NotConnected.into()),
+        };
+        let answered = self.answered.take().filter(|(peer, _)| *peer == to);
+        let (_, template) =
+            self.answered.insert(answered.unwrap_or_else(|| (to, UdpTemplate::new(self.station.me(), to))));
         self.station.send(template, bytes);
         Ok(())
     }

@@ -27,6 +27,6 @@ pub trait Port {
     /// Leaves the figures of a NIC, if this is one.
     fn figures(&self, _metrics: &Metrics) {}
 
-    /// Answers the sender of a datagram that has just been received. A lost reply is asked for again.
+    /// Answers the sender of a datagram that has just been received, on any of its ports. A lost reply is asked for again.
     fn reply(&mut self, bytes: &[u8], to: SocketAddr) -> io::Result<()>;
 }

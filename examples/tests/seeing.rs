@@ -81,8 +81,11 @@ fn a_capture_has_runs_whole_and_their_segments() {
             }
         }
         assert_eq!(announced, 2 * report.runs, "{device}: once sent, once received");
-        assert!(whole == contents(300_001), "{device}: the runs are not the file's bytes");
-        assert!(segments == contents(300_001), "{device}: the segments are not the file's bytes");
+        assert!(whole == segments, "{device}: what was cut is not what was posted");
+        // Where the ring has no room for a run, what is left of it comes as data: then the runs are not all of the file.
+        let all = whole.len() == 300_001;
+        assert!(!all || whole == contents(300_001), "{device}: the runs are not the file's bytes");
+        assert!(whole.len() > 50_000, "{device}: {} bytes in runs", whole.len());
     }
 }
 

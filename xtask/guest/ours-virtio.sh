@@ -58,6 +58,9 @@ wrong_sums() { awk '/^Udp:/ { if (at) print $at; else for (i = 1; i <= NF; i++) 
 to_kernel() { listen --listen 10.77.10.2:9000 && routed "$@" && [ "$(field torn)" = 0 ] && same /tmp/got && [ "$(wrong_sums)" = 0 ]; }
 kernel_counts() { listen --listen 10.77.10.2:9000 && routed $NO_SUMS 11 --scribble --unheld; [ "$(wrong_sums)" -gt 0 ]; }
 to_ours() { listen --device $JUDGE --listen 10.77.10.2:9000 && routed "$@" && [ "$(damaged)" = 0 ] && same /tmp/got; }
+# cut_by_device HOW NIC NUMBER: the same in runs that the device cuts.
+cut_by_device() { "$@" --segment && [ "$(field runs)" -gt 0 ]; }
+cuts_nothing() { send $FILE --device $1 --segment >/tmp/refusal 2>&1; cat /tmp/refusal; grep -q "does not cut UDP" /tmp/refusal; }
 gateway() {
     within 20 interface $JUDGE || return 1
     device=$(interface $JUDGE)
@@ -74,6 +77,7 @@ check "bind takes the devices from virtio-pci" xtask bind $SPLIT $PACKED $SPLIT_
 check "vfio-pci has them" driven_by $PACKED_IN_ORDER vfio-pci
 check "a device that may go around the IOMMU is refused" refuses
 check "a hub's device computes no checksums" offers $SPLIT false
+check "nor does it cut" cuts_nothing $SPLIT
 ring $SPLIT split
 ring $PACKED packed
 ring $SPLIT_IN_ORDER split
@@ -98,6 +102,9 @@ if host networks; then
     host receive 10.77.9.1
     check "QEMU's checksums: a file to the host's socket" to_host $SUMS 9
     host received
+    host receive 10.77.9.1
+    check "runs that QEMU has cut: a file to the host's socket" cut_by_device to_host $SUMS 9
+    host received
     host receive 10.77.11.1
     check "the sender's checksums: a file to the host's socket" to_host $NO_SUMS 11
     host received
@@ -112,10 +119,12 @@ if host networks; then
     host sums-wrong
     check "the guest's own virtio_net takes a wire" gateway
     check "QEMU's checksums: a file to this kernel's socket, which looks at them" to_kernel $SUMS 9
-    check "the sender's checksums: the same" to_kernel $NO_SUMS 11
+    check "runs, cut on the way: to this kernel's socket" cut_by_device to_kernel $SUMS 9
+    check "the sender's checksums: a file to this kernel's socket" to_kernel $NO_SUMS 11
     check "this kernel does look: without holds it counts wrong ones" kernel_counts
     check "bind takes the device from virtio_net" xtask bind $JUDGE
     check "QEMU's checksums: a file to our driver, which looks at them" to_ours $SUMS 9
+    check "runs, cut on the way: to our driver" cut_by_device to_ours $SUMS 9
     host receive 127.0.0.1
     check "by QEMU's user network to the host" verified $FILE --device $USER --from 10.0.2.15:4000 --to 10.0.2.2:9000
     host received

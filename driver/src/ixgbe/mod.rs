@@ -26,6 +26,16 @@
 //! - The device is done with a buffer when its bytes are in the packet buffer: enough to give the memory back, not proof
 //!   that they left the port.
 //!
+//! A frame may be longer than a wire takes: with a segment length in its context the device cuts it, and writes lengths, sums and
+//! sequence numbers into a copy of the header for each piece. Such a frame always looks for its context again, for the length of
+//! its header is part of that.
+//!
+//! # Several queues, and sleep
+//!
+//! Queues are alike and share nothing but registers that are written when one is started, under a lock. Received flows are spread
+//! by a hash (RSS) that is the same for both directions of a flow. Each pair of queues has a vector of its own, masked unless its
+//! owner waits: a message masks it again, so one wait is one message at most.
+//!
 //! # Stopping
 //!
 //! Memory goes back only when the device is *proved* quiet. Queues are disabled and the acknowledgement waited for, then

@@ -50,7 +50,7 @@
 //! # Not here
 //!
 //! Indirect descriptors, RSS (a device with several pairs returns a flow on the pair that it was sent on), VLAN filters, tables
-//! of addresses, interrupts, the reset of one queue, large frames on receive.
+//! of addresses, the reset of one queue, large frames on receive.
 
 mod breach;
 mod control;

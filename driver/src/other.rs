@@ -27,8 +27,8 @@ macro_rules! family {
 }
 
 impl<T: Payload> OtherTx<T> {
-    #[cold]
-    #[inline(never)]
+    // Not a call: its frame would have to lie in memory, and with it all that is constant in the caller's.
+    #[inline(always)]
     pub(crate) fn post<'a>(&mut self, frame: Frame<'a, T>) -> Result<Posted<'a, T>> {
         family!(self, queue => queue.post(frame))
     }

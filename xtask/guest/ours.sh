@@ -3,6 +3,7 @@ NEAR=0000:00:05.0 # A cable joins these two.
 FAR=0000:00:06.0
 LOOP=0000:00:07.0 # What it sends comes back.
 SLOW=0000:00:08.0 # The same, long after the descriptors were posted.
+E810=0000:00:0b.0 # Of another family; what it sends comes back.
 scribbled() {
     verified "$@" --scribble --seconds 8 || return 1
     [ "$(field writer_pauses)" -gt 0 ] || { echo "no writer had to wait: nothing was shown"; return 1; }
@@ -45,6 +46,12 @@ sender=$!
 host frames slow
 check "the sender is killed with descriptors queued" killed
 check "the device works for the next one" verified /init --device $SLOW
+check "bind takes an E810 that nobody drives" xtask bind $E810
+check "info knows it as well" sh -c "info --device $E810 | grep '8086:1592'"
+check "an E810: a file comes back byte-identical" verified $FILE --device $E810
+check "an E810: in runs that it cuts" verified $FILE --device $E810 --segment
+check "an E810, writers about: no frame is torn, writers wait" scribbled $FILE --device $E810
+check "an E810, the same without holds: frames are torn" torn_without_holds $FILE --device $E810
 check "unbind gives the device back to ixgbe" xtask unbind $LOOP
 check "ixgbe has it" driven_by $LOOP ixgbe
 check "ixgbe brings it up" address $LOOP 10.79.0.2/24

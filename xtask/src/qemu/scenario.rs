@@ -170,7 +170,12 @@ pub fn stock(bench: &Bench, results: &mut Results) -> Result<(), String> {
 /// In words, when it did not come to its end.
 pub fn ours(bench: &Bench, results: &mut Results) -> Result<(), String> {
     let capture = Path::new(CAPTURE);
-    let (emulators, devices) = our_devices(bench)?;
+    let (mut emulators, mut devices) = our_devices(bench)?;
+    // With the package that another driver would have left.
+    let e810 = ["--model", "ice", "--package", "--socket", "e810.sock", "--report", "e810.report", "--once"];
+    let late = ["--transmit-delay-us", "50"];
+    emulators.push(Emulator::start(&bench.programs.emulator(), &[&e810[..], &late].concat())?);
+    devices.push(("e810.sock".into(), 11));
     let mut stage = Stage::new("our driver", results);
     let script = concat!(include_str!("../../guest/sending.sh"), include_str!("../../guest/ours.sh"));
     let devices = Devices { models: &devices, iommu: true, ..Devices::default() };
@@ -183,7 +188,7 @@ pub fn ours(bench: &Bench, results: &mut Results) -> Result<(), String> {
     })?;
     stage.judge_warnings();
     emulators.into_iter().try_for_each(Emulator::ended)?;
-    let files = [("near", ""), ("near", ".cable"), ("loop", ""), ("slow", "")];
+    let files = [("near", ""), ("near", ".cable"), ("loop", ""), ("slow", ""), ("e810", "")];
     for (name, more) in files {
         let report = Report::read(Path::new(&format!("{name}.report{more}")))?;
         let name = if more.is_empty() { name } else { "far" };
@@ -197,7 +202,7 @@ fn judge(stage: &mut Stage<'_>, name: &str, report: Report) -> Result<(), String
     stage.check(&format!("the model of {name} saw nothing wrong"), wordless(report.all_zero(&NEVER)));
     stage.check(&format!("the model of {name} has no complaint"), complaints(&report));
     match name {
-        "loop" => {
+        "loop" | "e810" => {
             let (mapped, file) = (report.counter("most_read_only_bytes")?, stage.number("file_bytes")?);
             let said = format!("{mapped} bytes were mapped so, the file has {file}");
             stage.check("payload is mapped read-only in the IOMMU", if mapped >= file { Ok(said) } else { Err(said) });

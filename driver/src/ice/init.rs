@@ -17,8 +17,8 @@ use super::switch::{Match, Port};
 use super::talk::link_status;
 use super::tx::{HEADER_SLOT, PIECES};
 use crate::bells::Bells;
-use crate::nic::LONGEST_SEGMENTED;
 use crate::registers::Registers;
+use crate::values::LONGEST_SEGMENTED;
 use crate::{Capabilities, Config, Error, Filter, Link, Mac, Result};
 
 /// PCI device numbers of the E810 (Linux `ice_devids.h`): E810-C and E810-XXV, backplane, QSFP, SFP.

@@ -18,8 +18,8 @@ use super::plan::{self, CUT, MAX_BUFFER, MAX_BUFFERS, SHORTEST_FRAME};
 use super::regs::*;
 use super::scheduler;
 use crate::frame::{Frame, Posted};
-use crate::nic::LONGEST_FRAME;
 use crate::ring::{Fifo, Ring};
+use crate::values::LONGEST_FRAME;
 use crate::{Error, Offload, Result};
 
 /// A transmit ring whose slots carry tokens.

@@ -12,8 +12,8 @@ use super::stats::Counters;
 use super::stop::State;
 use super::tx::{HEADER_SLOT, MAX_SEGMENTS};
 use crate::bells::Bells;
-use crate::nic::LONGEST_SEGMENTED;
 use crate::registers::Registers;
+use crate::values::LONGEST_SEGMENTED;
 use crate::{Capabilities, Config, Error, Link, Mac, Result};
 
 /// Whether this family's driver drives the function.

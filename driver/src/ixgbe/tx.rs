@@ -13,8 +13,8 @@ use super::desc::{LEN as DESCRIPTOR, TxContext, TxData};
 use super::init::Function;
 use super::regs::*;
 use crate::frame::{Frame, Posted};
-use crate::nic::LONGEST_FRAME;
 use crate::ring::{Fifo, Ring};
+use crate::values::LONGEST_FRAME;
 use crate::{Error, Offload, Result};
 
 /// A transmit ring whose slots carry tokens.

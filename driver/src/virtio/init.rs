@@ -15,7 +15,7 @@ use super::stop::State;
 use super::virtqueue::{RingMemory, Virtqueue};
 use super::{desc, tx};
 use crate::bells::Bells;
-use crate::nic::LONGEST_SEGMENTED;
+use crate::values::LONGEST_SEGMENTED;
 use crate::{Capabilities, Config, Error, Link, Mac, Result};
 
 /// Whether this family's driver drives the function: a network device of virtio 1.0 or later, no transitional one.

@@ -31,6 +31,7 @@ mod model;
 mod offload;
 mod packet;
 mod pages;
+mod register_table;
 mod report;
 pub mod scripted;
 pub mod server;

@@ -87,9 +87,10 @@ use crate::dma::Bus;
 use crate::history::{Event, History, Touched};
 use crate::wire::Wire;
 
+pub use crate::register_table::Coverage;
 pub use config::{Config, DEVICE_IDS, Faults};
 pub use config_space::{BAR0_LEN, BAR3_LEN, VECTORS};
-pub use coverage::{Coverage, describe};
+pub use coverage::describe;
 pub use regs::{QRX_TAIL, QTX_COMM_DBELL};
 
 /// The device.

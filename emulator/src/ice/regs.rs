@@ -5,6 +5,8 @@
 
 use Mode::{Bell, Count, Ro, Rw, Stored};
 
+use crate::register_table::{many, one};
+
 /// How a register answers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Mode {
@@ -20,30 +22,8 @@ pub enum Mode {
     Bell,
 }
 
-/// One line of the table: `count` registers, `stride` bytes apart.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Register {
-    /// Name.
-    pub name: &'static str,
-    /// Offset of the first in BAR0, bytes.
-    pub offset: u32,
-    /// How many there are.
-    pub count: u32,
-    /// Distance between two, bytes.
-    pub stride: u32,
-    /// How they answer.
-    pub mode: Mode,
-    /// Value after reset.
-    pub reset: u32,
-}
-
-const fn one(name: &'static str, offset: u32, mode: Mode, reset: u32) -> Register {
-    Register { name, offset, count: 1, stride: 4, mode, reset }
-}
-
-const fn many(name: &'static str, offset: u32, count: u32, stride: u32, mode: Mode, reset: u32) -> Register {
-    Register { name, offset, count, stride, mode, reset }
-}
+/// One line of the table.
+pub type Register = crate::register_table::Register<Mode>;
 
 /// Queues that the model runs, each way.
 pub const QUEUES: u16 = 64;

@@ -4,39 +4,11 @@
 //! one without a reason shows in the report of `cargo xtask qemu`.
 
 use super::regs::{self, Mode};
-
-/// What the model makes of a register.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Coverage {
-    /// `implemented`, `stored` (reads what was written, without effect) or `unknown` (reads 0).
-    pub kind: &'static str,
-    /// Datasheet name; empty for a register that nobody here knows.
-    pub name: &'static str,
-    /// Why it is not implemented; empty for one that is, or when there is no reason.
-    pub why: &'static str,
-}
+use crate::register_table::{Coverage, Reason, reason};
 
 /// What the model makes of the register at `offset` in BAR0.
 pub fn describe(offset: u32) -> Coverage {
-    let reason = REASONS.iter().find(|reason| (reason.first..=reason.last).contains(&offset));
-    let why = reason.map_or("", |reason| reason.why);
-    match regs::lookup(offset) {
-        Some(register) if register.mode == Mode::Stored => Coverage { kind: "stored", name: register.name, why },
-        Some(register) => Coverage { kind: "implemented", name: register.name, why: "" },
-        None => Coverage { kind: "unknown", name: reason.map_or("", |reason| reason.what), why },
-    }
-}
-
-struct Reason {
-    first: u32,
-    last: u32,
-    /// What lies there; names a register that the model does not have.
-    what: &'static str,
-    why: &'static str,
-}
-
-const fn reason(first: u32, last: u32, what: &'static str, why: &'static str) -> Reason {
-    Reason { first, last, what, why }
+    Coverage::of(REASONS, offset, regs::lookup(offset), &Mode::Stored)
 }
 
 /// In address order; names are those of Linux `ixgbe_type.h`.

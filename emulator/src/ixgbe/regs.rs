@@ -6,6 +6,8 @@ use std::sync::LazyLock;
 
 use Mode::{Rc, Ro, Rw, Stored, Wo};
 
+use crate::register_table::{many, one};
+
 pub use super::bits::*;
 
 /// How a register answers.
@@ -23,30 +25,8 @@ pub enum Mode {
     Rc,
 }
 
-/// One line of the table: `count` registers, `stride` bytes apart.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Register {
-    /// Datasheet name.
-    pub name: &'static str,
-    /// Offset of the first in BAR0, bytes.
-    pub offset: u32,
-    /// How many there are.
-    pub count: u32,
-    /// Distance between two, bytes.
-    pub stride: u32,
-    /// How they answer.
-    pub mode: Mode,
-    /// Value after reset.
-    pub reset: u32,
-}
-
-const fn one(name: &'static str, offset: u32, mode: Mode, reset: u32) -> Register {
-    Register { name, offset, count: 1, stride: 4, mode, reset }
-}
-
-const fn many(name: &'static str, offset: u32, count: u32, stride: u32, mode: Mode, reset: u32) -> Register {
-    Register { name, offset, count, stride, mode, reset }
-}
+/// One line of the table.
+pub type Register = crate::register_table::Register<Mode>;
 
 /// Bytes of register space; every register lies below.
 pub const SPACE: u32 = 0x2_0000;

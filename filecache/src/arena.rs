@@ -9,8 +9,9 @@
 //! - otherwise: bytes may only be copied out as they are at the moment ([`Arena::copy`]).
 #![allow(unsafe_code)]
 
+use crate::sync::{Mutex, MutexGuard};
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use stillwire_dma::copy::copy_out;
 use stillwire_dma::{Backing, HugePages, SharedMemory};
@@ -18,7 +19,7 @@ use stillwire_dma::{Backing, HugePages, SharedMemory};
 use crate::buddy::{Buddy, HIGHEST_ORDER};
 use crate::core::Core;
 use crate::disk::Buffer;
-use crate::mapping;
+use crate::kernel;
 use crate::page::{At, PageWord, PairWord};
 use crate::parking::Parking;
 use crate::{Error, Result};
@@ -102,7 +103,7 @@ impl Arena {
         let starts = (0..if small { self.memory.len() } else { 0 }).step_by(STRETCH);
         starts.into_iter().try_for_each(|start| {
             let len = STRETCH.min(self.memory.len() - start);
-            mapping::collapse(self.memory.fd(), start as u64, len)
+            kernel::collapse(self.memory.fd(), start as u64, len)
         })
     }
 
@@ -110,6 +111,12 @@ impl Arena {
     #[inline]
     pub(crate) fn word(&self, page: u32) -> PageWord<'_> {
         self.pair(page).of(page)
+    }
+
+    /// Number of holds of an arena page, and nobody goes on meanwhile.
+    #[cfg(simulation)]
+    pub(crate) fn holds_now(&self, page: u32) -> u32 {
+        self.word(page).peek().holds()
     }
 
     /// State of an arena page and its neighbour.

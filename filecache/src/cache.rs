@@ -1,9 +1,9 @@
 //! The cache: one arena, one guard, the files in it.
 
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::thread::JoinHandle;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use stillwire_dma::{Access, Backing, Iommu, Mapping, SharedMemory};
@@ -12,8 +12,9 @@ use crate::arena::Arena;
 use crate::core::{Core, lock};
 use crate::disk::{DiskFile, Engine, Storage};
 use crate::file::{CachedFile, FileCore, FileKey, Opened};
+use crate::kernel::Uffd;
 use crate::stats::{Held, Pauses, Stats};
-use crate::uffd::Uffd;
+#[cfg(not(simulation))]
 use crate::watch::Watch;
 use crate::{Error, Result, flusher, guard, worker};
 
@@ -85,6 +86,7 @@ pub(crate) struct CacheInner {
     threads: Vec<JoinHandle<()>>,
     flusher: Option<JoinHandle<()>>,
     guard: Option<JoinHandle<()>>,
+    #[cfg(not(simulation))]
     watch: Arc<Watch>,
     pub(crate) core: Arc<Core>,
     notices: Vec<String>,
@@ -118,6 +120,7 @@ impl Cache {
             threads: Vec::new(),
             flusher: None,
             guard: None,
+            #[cfg(not(simulation))]
             watch: Arc::new(Watch::new()?),
             core: core.clone(),
             notices,
@@ -128,6 +131,7 @@ impl Cache {
         inner.threads = worker::start(&core)?;
         let (bytes, backing) = (core.arena.memory().len(), core.arena.memory().backing());
         tracing::debug!(bytes, page = core.arena.page_size(), ?backing, "a cache is there");
+        #[cfg(not(simulation))]
         inner.threads.push(inner.watch.start(core)?);
         Ok(Self(Arc::new(inner)))
     }
@@ -142,9 +146,11 @@ impl Cache {
         let key = disk.key();
         let disk = Arc::new(disk);
         let (file, is_new) = self.file(key, disk.clone())?;
+        #[cfg(not(simulation))]
         if is_new {
             self.0.watch.add(&file.0.file, disk.fd());
-        } else {
+        }
+        if !is_new {
             // Cached from before. A conflict is for who syncs.
             let _: Result<()> = file.recheck();
         }
@@ -268,6 +274,7 @@ impl Core {
 impl Drop for CacheInner {
     fn drop(&mut self) {
         let core = &self.core;
+        #[cfg(not(simulation))]
         self.watch.stop();
         core.wanted.stop();
         // None of these threads has a share in this value, so it is never one of them that comes here.

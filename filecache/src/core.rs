@@ -1,11 +1,11 @@
 //! What holders, views, the guard and the other threads of a cache share.
 
-use std::collections::{BTreeMap, HashMap};
-use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
+use crate::sync::HashMap;
+use crate::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
+use crate::sync::{Mutex, MutexGuard, RwLock};
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock, PoisonError, Weak};
 
-use rustix::event::{EventfdFlags, eventfd};
 use stillwire_dma::Mapping;
 
 use crate::arena::Arena;
@@ -14,13 +14,13 @@ use crate::disk::Engine;
 use crate::file::{FileCore, FileKey};
 use crate::flusher::Dirt;
 use crate::folio::Residents;
+use crate::kernel::{Bell, Uffd};
 use crate::mapping::ViewMap;
 use crate::page::Released;
 use crate::snapshot::Snapshots;
 use crate::stats::Counters;
-use crate::uffd::Uffd;
 use crate::worker::Wanted;
-use crate::{Config, Error, Result};
+use crate::{Config, Result};
 
 /// The shared part of a cache.
 ///
@@ -53,7 +53,7 @@ pub(crate) struct Core {
     /// Every userfaultfd that the guard listens to.
     pub(crate) listening: Mutex<Vec<Arc<Uffd>>>,
     mailbox: Mutex<Vec<Mail>>,
-    bell: OwnedFd,
+    bell: Bell,
     stop: AtomicBool,
     next_id: AtomicU64,
     /// When the cache has ended: held pages, and one while they are counted.
@@ -77,8 +77,6 @@ pub(crate) enum Mail {
 
 impl Core {
     pub(crate) fn new(config: Config, arena: Arena, uffd: Uffd, engine: Engine) -> Result<Arc<Self>> {
-        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
-        let bell = bell.map_err(|error| Error::Guard { what: "eventfd", source: error.into() })?;
         let (uffd, pages) = (Arc::new(uffd), arena.pages());
         let core = Arc::new(Self {
             digests: Digests::new(pages),
@@ -94,7 +92,7 @@ impl Core {
             files: Mutex::default(),
             views: RwLock::default(),
             mailbox: Mutex::default(),
-            bell,
+            bell: Bell::new()?,
             stop: AtomicBool::new(false),
             next_id: AtomicU64::new(1),
             ending: AtomicU64::new(0),
@@ -103,13 +101,13 @@ impl Core {
             arena,
             config,
         });
-        lock(&CORES).push(Arc::downgrade(&core));
+        cores().push(Arc::downgrade(&core));
         Ok(core)
     }
 
     /// A share of the core at `address`, if there is one. Not necessarily the one that was there before.
     pub(crate) fn find(address: *const Self) -> Option<Arc<Self>> {
-        lock(&CORES).iter().find(|core| std::ptr::eq(core.as_ptr(), address))?.upgrade()
+        cores().iter().find(|core| std::ptr::eq(core.as_ptr(), address))?.upgrade()
     }
 
     /// Ends one hold of a page. No system call, unless a writer has waited for just this.
@@ -163,13 +161,13 @@ impl Core {
     #[cold]
     pub(crate) fn tell_guard(&self, mail: Mail) {
         lock(&self.mailbox).push(mail);
-        self.ring();
+        self.bell.ring();
     }
 
     /// Lets the guard thread end.
     pub(crate) fn stop(&self) {
         self.stop.store(true, Ordering::Release);
-        self.ring();
+        self.bell.ring();
     }
 
     pub(crate) fn stopped(&self) -> bool {
@@ -177,7 +175,7 @@ impl Core {
     }
 
     /// What wakes the guard besides faults.
-    pub(crate) fn bell(&self) -> &OwnedFd {
+    pub(crate) fn bell(&self) -> &Bell {
         &self.bell
     }
 
@@ -205,7 +203,7 @@ impl Core {
     /// The guard listens to `uffd` too from now on.
     pub(crate) fn listen(&self, uffd: &Arc<Uffd>) {
         lock(&self.listening).push(uffd.clone());
-        self.ring();
+        self.bell.ring();
     }
 
     /// Nobody touches anything behind `uffd` any more.
@@ -213,21 +211,21 @@ impl Core {
         lock(&self.listening).retain(|other| other.id() != uffd.id());
         self.tell_guard(Mail::Gone(uffd.id()));
     }
-
-    fn ring(&self) {
-        // The only failure is a counter that is full, and then the guard is being woken anyway.
-        let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
-    }
 }
 
 impl Drop for Core {
     fn drop(&mut self) {
-        lock(&CORES).retain(|core| !std::ptr::eq(core.as_ptr(), self));
+        cores().retain(|core| !std::ptr::eq(core.as_ptr(), self));
     }
 }
 
 /// Every core that there is: for holds, which have no share in theirs.
-static CORES: Mutex<Vec<Weak<Core>>> = Mutex::new(Vec::new());
+/// (Not of a simulation: those run side by side, and this is of all of them.)
+static CORES: std::sync::Mutex<Vec<Weak<Core>>> = std::sync::Mutex::new(Vec::new());
+
+fn cores() -> std::sync::MutexGuard<'static, Vec<Weak<Core>>> {
+    CORES.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Locks; a thread that panicked with the lock left the data as consistent as every single step leaves it.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -5,7 +5,7 @@
 //! looking up each byte of the CRC: a page costs four loads instead of a pass over its bytes.
 
 #[cfg(not(loom))]
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 use crc32fast::Hasher;
 #[cfg(loom)]

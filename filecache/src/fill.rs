@@ -1,9 +1,10 @@
 //! Reading files into folios: once for all who want a page, ahead of who reads in sequence.
 
+use crate::sync::atomic::Ordering;
+use crate::sync::time::{Duration, Instant};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 use std::ops::Range;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, PoisonError};
 
 use crate::arena::Claim;
 use crate::core::{Core, lock};

@@ -1,9 +1,10 @@
 //! The flusher: a thread that writes dirty pages back when there are many, or when some time has passed.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::thread::JoinHandle;
+use crate::sync::time::{Duration, Instant};
+use crate::sync::{Condvar, Mutex};
+use std::sync::{Arc, PoisonError};
 
 use crate::core::{Core, Mail, lock};
 use crate::{Config, Error, Result};
@@ -127,7 +128,7 @@ impl Dirt {
 
 /// Starts the flusher thread.
 pub(crate) fn start(core: Arc<Core>) -> Result<JoinHandle<()>> {
-    std::thread::Builder::new()
+    crate::sync::thread::Builder::new()
         .name("stillwire-flush".into())
         .spawn(move || {
             while core.dirt.wait(core.config.flush_after) {

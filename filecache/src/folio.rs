@@ -1,8 +1,9 @@
 //! Folios: runs of arena pages that cache a run of one file; which there are, and which goes when room is needed.
 
-use std::collections::HashMap;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
+use crate::sync::HashMap;
+use crate::sync::Mutex;
+use crate::sync::atomic::Ordering;
+use std::sync::Arc;
 
 use crate::core::{Core, Mail, lock};
 use crate::file::FileCore;
@@ -52,7 +53,7 @@ struct Inner {
 impl Residents {
     /// None, in an arena of `pages`.
     pub(crate) fn new(pages: u32) -> Self {
-        Self(Mutex::new(Inner { folios: HashMap::new(), policy: Policy::new(u64::from(pages)) }))
+        Self(Mutex::new(Inner { folios: HashMap::default(), policy: Policy::new(u64::from(pages)) }))
     }
 
     pub(crate) fn insert(&self, folio: Folio) {

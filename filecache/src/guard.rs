@@ -15,24 +15,22 @@
 //! (A writer that has waited long is given a moment more, so that it does not find the page held again.) The first touch of
 //! a page that no view shows yet is work for others (`worker.rs`).
 
-use std::collections::{HashMap, VecDeque};
-use std::os::fd::AsFd;
+use crate::sync::HashMap;
+use crate::sync::atomic::Ordering;
+use crate::sync::time::{Duration, Instant};
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
-
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::core::{Core, Mail, lock};
+use crate::kernel::{Heard, Uffd};
 use crate::mapping::ViewMap;
 use crate::page::Fault;
 use crate::stats::count;
-use crate::uffd::{Heard, Uffd};
 use crate::{Error, Result};
 
 /// Starts the guard thread.
-pub(crate) fn start(core: Arc<Core>) -> Result<std::thread::JoinHandle<()>> {
-    std::thread::Builder::new()
+pub(crate) fn start(core: Arc<Core>) -> Result<crate::sync::thread::JoinHandle<()>> {
+    crate::sync::thread::Builder::new()
         .name("stillwire-guard".into())
         .spawn(move || Guard::new(core).run())
         .map_err(|source| Error::Guard { what: "starting its thread", source })
@@ -64,7 +62,7 @@ struct Waiting {
 impl Guard {
     fn new(core: Arc<Core>) -> Self {
         let (held_back, later) = (Vec::new(), Vec::new());
-        Self { core, waiting: HashMap::new(), held_back, grace: VecDeque::new(), later }
+        Self { core, waiting: HashMap::default(), held_back, grace: VecDeque::new(), later }
     }
 
     fn run(mut self) {
@@ -79,7 +77,7 @@ impl Guard {
             for uffd in &listening {
                 if uffd.faults(&mut heard).is_err() {
                     // Not seen to happen; a pause keeps it from becoming a busy loop.
-                    std::thread::sleep(Duration::from_millis(1));
+                    crate::sync::thread::sleep(Duration::from_millis(1));
                 }
                 let now = Instant::now();
                 for touch in heard.drain(..) {
@@ -95,15 +93,8 @@ impl Guard {
 
     /// Until there is mail or a fault.
     fn sleep(&self, listening: &[Arc<Uffd>]) {
-        let bell = self.core.bell().as_fd();
-        let all = std::iter::once(bell).chain(listening.iter().map(|uffd| uffd.as_fd()));
-        let mut ready: Vec<_> = all.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
         let left = self.grace.front().map(|(_, until)| until.saturating_duration_since(Instant::now()));
-        let timeout = left.map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() });
-        // EINTR and the like: the caller looks at all sources in any case.
-        let _ = poll(&mut ready, timeout.as_ref());
-        // Read before the mailbox is looked at: mail that comes after that look rings again.
-        let _ = rustix::io::read(bell, &mut [0; 8]);
+        self.core.bell().wait(listening, left);
     }
 
     fn read(&mut self, mail: Mail) {

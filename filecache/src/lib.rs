@@ -27,13 +27,17 @@
 //! Stores by a device; stores by the kernel through pages that were pinned before the hold; processes that map the
 //! backing memory without a view; stores through [`Cache::memory`].
 #![warn(missing_docs)]
+// Writers in other processes, among others, are not simulated.
+#![cfg_attr(simulation, allow(dead_code))]
 
 mod arena;
+#[cfg(not(simulation))]
 pub mod attach;
 mod buddy;
 mod cache;
 mod core;
 mod digest;
+#[cfg(not(simulation))]
 mod direct;
 mod disk;
 mod error;
@@ -45,6 +49,7 @@ mod frames;
 mod guard;
 mod hold;
 mod holding;
+mod kernel;
 mod mapping;
 mod outside;
 mod page;
@@ -52,21 +57,27 @@ mod pair;
 mod parking;
 mod policy;
 mod resize;
+#[cfg(simulation)]
+#[doc(hidden)]
+pub mod simulation;
 mod snapshot;
 mod stats;
+mod sync;
 mod table;
 #[doc(hidden)]
 pub mod trace;
-mod uffd;
 mod unheld;
 mod view;
+#[cfg(not(simulation))]
 mod watch;
 mod word;
 mod worker;
 mod writeback;
 
+#[cfg(not(simulation))]
 pub use attach::{AttachedFile, Door};
 pub use cache::{Cache, Config};
+#[cfg(not(simulation))]
 pub use direct::{DirectConfig, DirectFile, DirectHold, DirectKind};
 #[doc(hidden)]
 pub use disk::{Buffer, MemoryStorage, Operation, Request, Stamp, Storage};

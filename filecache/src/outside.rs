@@ -5,7 +5,8 @@
 //! that falls between a write-back and the note is taken for our own: that is what a file system without change
 //! cookies for user space can tell.
 
-use std::sync::{Arc, MutexGuard};
+use crate::sync::MutexGuard;
+use std::sync::Arc;
 
 use crate::core::{Core, lock};
 use crate::disk::Stamp;
@@ -107,7 +108,7 @@ impl FileCore {
             }
             // Without the lock: others write back meanwhile.
             drop(io);
-            std::thread::sleep(std::time::Duration::from_micros(100));
+            crate::sync::thread::sleep(std::time::Duration::from_micros(100));
         }
     }
 }

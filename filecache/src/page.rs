@@ -39,10 +39,10 @@
 //! looks it up again after: a page that is held stays in its file (or is [detached](PageWord::detach) from it and then
 //! belongs to its holders).
 
+#[cfg(not(loom))]
+use crate::sync::atomic::{Ordering, fence};
 #[cfg(loom)]
 use loom::sync::atomic::{Ordering, fence};
-#[cfg(not(loom))]
-use std::sync::atomic::{Ordering, fence};
 
 pub(crate) use crate::pair::{At, Half, PageWord, PairWord};
 pub(crate) use crate::word::Phase;

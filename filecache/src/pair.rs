@@ -13,7 +13,7 @@
 //!   sees all releases before, of both halves.
 
 #[cfg(not(loom))]
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 #[cfg(loom)]
 use loom::sync::atomic::{AtomicU64, Ordering};
@@ -93,6 +93,12 @@ impl PageWord<'_> {
     #[inline]
     fn part(self, pair: u64) -> Word {
         Word((pair >> self.shift) as u32)
+    }
+
+    /// The word, and nobody goes on meanwhile.
+    #[cfg(simulation)]
+    pub(crate) fn peek(self) -> Word {
+        self.part(self.pair.peek())
     }
 
     #[inline]

@@ -3,8 +3,9 @@
 //! Those phases last for a file read or an ioctl, so a thread looks a few times before it sleeps. Waking costs a fence and
 //! a load when nobody sleeps.
 
-use std::sync::atomic::{AtomicU32, Ordering, fence};
-use std::sync::{Condvar, Mutex, PoisonError};
+use crate::sync::atomic::{AtomicU32, Ordering, fence};
+use crate::sync::{Condvar, Mutex};
+use std::sync::PoisonError;
 
 /// The sleeping places, shared by all pages.
 #[derive(Debug)]
@@ -31,7 +32,7 @@ impl Parking {
             if !busy() {
                 return;
             }
-            if look < LOOKS / 2 { std::hint::spin_loop() } else { std::thread::yield_now() }
+            if look < LOOKS / 2 { crate::sync::spin_loop() } else { crate::sync::thread::yield_now() }
         }
         let lot = &self.lots[page as usize % LOTS];
         lot.sleepers.fetch_add(1, Ordering::SeqCst);

@@ -20,7 +20,8 @@
 //! Pure: a folio is a number, a name and a weight, and whether it was used is asked of the caller. Nothing is done when a
 //! folio is used, so using one costs no lock.
 
-use std::collections::{BTreeMap, HashMap};
+use crate::sync::HashMap;
+use std::collections::BTreeMap;
 
 /// Names what an entry caches, so that it is recognised when it comes back: file id and first file page.
 pub(crate) type Ghost = (u64, u64);
@@ -231,7 +232,7 @@ impl Ghosts {
     /// `most`: how much weight is remembered, as much as main can hold. What has not come back after that much else
     /// would not have been hit in main either.
     fn new(most: u64) -> Self {
-        Self { by_age: BTreeMap::new(), age_of: HashMap::new(), weight: 0, most, next_age: 0 }
+        Self { by_age: BTreeMap::new(), age_of: HashMap::default(), weight: 0, most, next_age: 0 }
     }
 
     /// Remembers a name as the youngest.

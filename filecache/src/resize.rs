@@ -1,7 +1,7 @@
 //! Taking pages out of a file although they may be dirty or held: truncation, and what somebody else has changed.
 
+use crate::sync::atomic::Ordering;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use crate::core::{Core, Mail, lock};
 use crate::file::FileCore;
@@ -30,7 +30,7 @@ impl FileCore {
             }
             // Without the lock: others write back meanwhile.
             drop(io);
-            std::thread::sleep(PAUSE);
+            crate::sync::thread::sleep(PAUSE);
         };
         // Before the disk's, so that no page is read that the file has no more; and not before the end is zeros.
         self.has_len(before.min(len));
@@ -138,7 +138,7 @@ impl FileCore {
                 for view in stuck.iter().filter(|view| held && view.is_laid(page)) {
                     // It is held already, so this one counts too, whoever waits; if nobody can be counted, when somebody goes.
                     while word.hold() == Err(Refusal::TooMany) {
-                        std::thread::sleep(PAUSE);
+                        crate::sync::thread::sleep(PAUSE);
                     }
                     view.keep(frame);
                 }

@@ -9,8 +9,8 @@
 //! table shows it, since the page is still protected.
 #![allow(unsafe_code)]
 
-use std::collections::HashMap;
-use std::sync::Mutex;
+use crate::sync::HashMap;
+use crate::sync::Mutex;
 
 use crate::core::{Core, lock};
 use crate::file::FileCore;

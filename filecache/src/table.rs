@@ -1,7 +1,7 @@
 //! Which arena page caches which page of a file: two levels, read without a lock.
 
+use crate::sync::atomic::{AtomicU32, Ordering};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 /// File page to arena page. Grows without moving what is there: the first parts of the file are found at once, the others in
 /// buckets, each twice as long as the one before. A bucket or part is made when the first page of it is cached.

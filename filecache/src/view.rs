@@ -12,11 +12,10 @@ use std::io;
 use std::ops::Range;
 use std::sync::{Arc, PoisonError};
 
-use stillwire_dma::copy::{copy_in, copy_out};
-
 use crate::core::{Core, lock};
 use crate::file::{FileCore, Opened};
-use crate::mapping::{self, Call, Reserve, Seat, ViewMap};
+use crate::kernel::{self, Reserve};
+use crate::mapping::{Call, Seat, ViewMap};
 use crate::{Error, Result};
 
 /// A writable mapping of a file. Clones share it; the last one unmaps it.
@@ -75,7 +74,7 @@ impl View {
             let bytes = &bytes[(part.start - range.start) as usize..(part.end - range.start) as usize];
             // SAFETY: the part is inside the file (checked) and so inside the mapping, which is writable and lives as long
             // as `self`. References into the arena exist only to held pages, and the store waits for their holds to end.
-            unsafe { copy_in(bytes, self.as_ptr().add(part.start as usize)) };
+            unsafe { kernel::store(&self.0.map.uffd, self.0.map.base + part.start as usize, bytes) };
         }
         self.end(&call, range)
     }
@@ -91,7 +90,7 @@ impl View {
             self.touch(part.start)?;
             let bytes = &mut bytes[(part.start - range.start) as usize..(part.end - range.start) as usize];
             // SAFETY: inside the file, so inside the mapping, which is readable and lives as long as `self`.
-            unsafe { copy_out(self.as_ptr().add(part.start as usize), bytes) };
+            unsafe { kernel::load(&self.0.map.uffd, self.0.map.base + part.start as usize, bytes) };
         }
         self.end(&call, range)
     }
@@ -157,8 +156,9 @@ fn new_map(core: &Arc<Core>, file: &Arc<FileCore>) -> Result<Arc<ViewMap>> {
     let shift = core.arena.page_shift();
     let (least, most) = (file.pages().max(1), (file.pages() * 2).max((GROWTH >> shift) as u64));
     let (reserve, capacity) = Reserve::for_view(file.path(), &core.uffd, shift, least, most)?;
+    let base = reserve.base;
     let seat = Box::new(Local { core: core.clone(), reserve });
-    let map = Arc::new(ViewMap::new(file.clone(), core.uffd.clone(), reserve.base, capacity, shift, seat));
+    let map = Arc::new(ViewMap::new(file.clone(), core.uffd.clone(), base, capacity, shift, seat));
     add_view(core, &map);
     Ok(map)
 }
@@ -205,15 +205,15 @@ struct Local {
 
 impl Seat for Local {
     fn lay(&self, at: usize, offset: u64, len: usize) -> io::Result<()> {
-        let arena = self.core.arena.memory().fd();
+        let arena = self.core.arena.memory();
         // SAFETY: inside the reserve (the view's pages are), which is mapped: `remove_view`, which unmaps it, takes the
         // layout lock that the caller has, and a view that has gone is not laid any more.
-        unsafe { mapping::lay(&self.core.uffd, arena, offset, self.reserve.base + at, len) }
+        unsafe { kernel::lay(&self.core.uffd, arena, offset, self.reserve.base + at, len) }
     }
 
     fn unlay(&self, at: usize, len: usize) -> io::Result<()> {
         // SAFETY: as in `lay`.
-        unsafe { mapping::unlay(&self.core.uffd, self.reserve.base + at, len) }
+        unsafe { kernel::unlay(&self.core.uffd, self.reserve.base + at, len) }
     }
 
     fn unmap(&self) {

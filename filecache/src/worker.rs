@@ -2,10 +2,11 @@
 //!
 //! They may wait for the disk, for room and for the guard, so that the guard waits for none of it.
 
+use crate::sync::thread::JoinHandle;
+use crate::sync::{Condvar, Mutex};
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use crate::core::{Core, lock};
@@ -67,7 +68,7 @@ impl Wanted {
 pub(crate) fn start(core: &Arc<Core>) -> Result<Vec<JoinHandle<()>>> {
     let worker = |number| {
         let core = core.clone();
-        std::thread::Builder::new()
+        crate::sync::thread::Builder::new()
             .name(format!("stillwire-lay{number}"))
             .spawn(move || {
                 while let Some((view, index)) = core.wanted.next() {
@@ -89,7 +90,7 @@ fn serve(core: &Arc<Core>, view: &ViewMap, index: u64) {
         // Everything is held or dirty. The writer waits, as for a held page.
         Err(Error::ArenaFull { .. }) if view.live().is_some() => {
             core.dirt.clean_soon();
-            std::thread::sleep(PAUSE);
+            crate::sync::thread::sleep(PAUSE);
             view.wake(index);
         }
         // Beyond the file's end, or where the disk fails.

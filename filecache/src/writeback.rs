@@ -5,10 +5,11 @@
 //! (`fdatasync`), and if a store was let through after it was written, it is still dirty then.
 #![allow(unsafe_code)]
 
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 use std::io;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use crate::core::{Core, lock};
 use crate::disk::{Buffer, Operation, Request};

@@ -24,8 +24,7 @@ use stillwire_dma::copy::{copy_in, copy_out};
 use super::protocol::{Message, VERSION, receive, send};
 use super::server::{MOST_ERRANDS, socket};
 use crate::core::lock;
-use crate::mapping::Reserve;
-use crate::uffd::Uffd;
+use crate::kernel::{Reserve, Uffd};
 use crate::{Error, Result};
 
 /// A writable view of a file that another process caches. Dropping it detaches; what was stored stays in the cache, which

@@ -33,6 +33,11 @@ pub(super) type Started = (Arc<dyn Queue>, Vec<JoinHandle<()>>);
 impl Engine {
     /// With io_uring if it is wanted, or with threads where that cannot be had.
     pub(crate) fn new(io_uring: bool) -> io::Result<Self> {
+        if cfg!(simulation) {
+            // Simulated files do not come here.
+            let (queue, threads) = pool::start(0)?;
+            return Ok(Self { queue, threads, notice: None });
+        }
         if io_uring {
             return Self::with_ring_of(ring::ENTRIES);
         }

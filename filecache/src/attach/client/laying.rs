@@ -17,7 +17,7 @@ use rustix::net::{Shutdown, shutdown};
 use super::super::protocol::{Message, code_of, send};
 use super::Shared;
 use crate::core::lock;
-use crate::mapping;
+use crate::kernel;
 
 impl Shared {
     /// Changes the view's mappings as the cache asks for it.
@@ -42,7 +42,7 @@ impl Shared {
     fn lay(&self, mapped: bool, at: u64, offset: u64, len: u64) -> io::Result<()> {
         let (at, len) = self.in_view(mapped, at, len)?;
         // SAFETY: inside of the reserve (checked), which is mapped (checked, and locked by the caller).
-        unsafe { mapping::lay(&self.uffd, self.arena.as_fd(), offset, self.reserve.base + at, len) }?;
+        unsafe { kernel::lay_file(&self.uffd, self.arena.as_fd(), offset, self.reserve.base + at, len) }?;
         self.write_laid().insert(at, len);
         Ok(())
     }
@@ -52,7 +52,7 @@ impl Shared {
         // Before: a store that takes it for laid meets missing pages then, and waits there.
         self.write_laid().retain(|&start, _| !(at..at + len).contains(&start));
         // SAFETY: as in `lay`.
-        unsafe { mapping::unlay(&self.uffd, self.reserve.base + at, len) }
+        unsafe { kernel::unlay(&self.uffd, self.reserve.base + at, len) }
     }
 
     /// A range of the view, if it is one of whole pages and the view is there.

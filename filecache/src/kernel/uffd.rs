@@ -10,6 +10,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::{Heard, Listen};
 use crate::{Error, Result};
 
 /// A userfaultfd that can write-protect shared memory.
@@ -18,23 +19,6 @@ pub(crate) struct Uffd {
     fd: OwnedFd,
     kernel_stores: bool,
     id: u64,
-}
-
-/// What a range is registered for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Listen {
-    /// The first touch of each page.
-    Missing,
-    /// Stores into protected pages.
-    WriteProtect,
-}
-
-/// What was heard.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Heard {
-    pub(crate) address: usize,
-    /// The page was missing; otherwise it was protected.
-    pub(crate) missing: bool,
 }
 
 impl Uffd {

@@ -2,10 +2,12 @@
 
 use std::ops::{Range, RangeInclusive};
 use std::os::fd::BorrowedFd;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use memmap2::MmapRaw;
 
-use crate::{Access, Result, SharedMemory};
+use crate::{Access, Event, Result, SharedMemory};
 
 /// What a PCI function needs from its carrier: kernel VFIO, a vfio-user socket, or a device model in this process.
 ///
@@ -46,6 +48,26 @@ pub trait Backend: Send + Sync {
 
     /// Takes a mapping away; on return the device cannot reach it any more.
     fn dma_unmap(&self, iova: u64, len: usize) -> Result<()>;
+
+    /// The time in which the device lives, from any moment that does not change: the machine's, unless the carrier has a clock
+    /// of its own. Whoever waits for the device measures with it.
+    fn now(&self) -> Duration {
+        static EPOCH: OnceLock<Instant> = OnceLock::new();
+        EPOCH.get_or_init(Instant::now).elapsed()
+    }
+
+    /// Lets `time` pass for the device while the caller does nothing.
+    fn sleep(&self, time: Duration) {
+        std::thread::sleep(time);
+    }
+
+    /// Waits until `event` has happened, at most for `timeout` of the device's time; whether it has. It may end early.
+    ///
+    /// # Errors
+    /// As [`Event::wait`].
+    fn wait(&self, event: &Event, timeout: Duration) -> Result<bool> {
+        event.wait(timeout)
+    }
 }
 
 /// What a base address register covers.

@@ -4,8 +4,9 @@ use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use crate::{Backend, Iommu, PciAddress, RegisterSpace, Result, vfio, vfio_user};
+use crate::{Backend, Event, Iommu, PciAddress, RegisterSpace, Result, vfio, vfio_user};
 
 /// A PCI function that this program owns.
 #[derive(Clone)]
@@ -150,6 +151,24 @@ impl PciFunction {
     /// When the carrier refuses.
     pub fn reset(&self) -> Result<()> {
         self.backend.reset()
+    }
+
+    /// The device's time ([`Backend::now`]).
+    pub fn now(&self) -> Duration {
+        self.backend.now()
+    }
+
+    /// Lets time pass for the device ([`Backend::sleep`]).
+    pub fn sleep(&self, time: Duration) {
+        self.backend.sleep(time);
+    }
+
+    /// Waits for an event in the device's time ([`Backend::wait`]).
+    ///
+    /// # Errors
+    /// As [`Event::wait`].
+    pub fn wait(&self, event: &Event, timeout: Duration) -> Result<bool> {
+        self.backend.wait(event, timeout)
     }
 
     /// Number of MSI-X vectors.

@@ -4,6 +4,7 @@
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, Ordering};
+use std::time::Duration;
 
 use memmap2::MmapRaw;
 
@@ -82,6 +83,16 @@ impl RegisterSpace {
     /// Whether the window has no registers.
     pub fn is_empty(&self) -> bool {
         self.0.len == 0
+    }
+
+    /// The device's time ([`Backend::now`]): a register is waited for in it.
+    pub fn now(&self) -> Duration {
+        self.0.backend.now()
+    }
+
+    /// Lets time pass for the device ([`Backend::sleep`]).
+    pub fn sleep(&self, time: Duration) {
+        self.0.backend.sleep(time);
     }
 
     /// Reads the register at `offset` (bytes); all ones when the device is gone.

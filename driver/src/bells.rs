@@ -50,16 +50,20 @@ impl Bells {
         pair: impl Pair,
         timeout: Duration,
     ) -> Result<bool> {
-        Ok(sleep(self.of(number, function)?, pair, timeout)?)
+        Ok(sleep(self.of(number, function)?, pair, |event| function.wait(event, timeout))?)
     }
 }
 
-fn sleep(event: &Event, mut pair: impl Pair, timeout: Duration) -> stillwire_dma::Result<bool> {
+fn sleep(
+    event: &Event,
+    mut pair: impl Pair,
+    wait: impl FnOnce(&Event) -> stillwire_dma::Result<bool>,
+) -> stillwire_dma::Result<bool> {
     // What rang before the last look is no news.
     event.take();
     pair.listen(true);
     // Looked after the device was told: what it did before, it does not ring for.
-    let found = if pair.is_ready() { Ok(true) } else { event.wait(timeout) };
+    let found = if pair.is_ready() { Ok(true) } else { wait(event) };
     pair.listen(false);
     found
 }
@@ -119,7 +123,10 @@ mod tests {
             let event = Event::new().unwrap();
             event.ring(); // an old one
             let mut device = Device { event: &event, works_at, calls: 0, listens: false, ready: works_at == 0 };
-            assert!(sleep(&event, &mut device, Duration::from_secs(60)).unwrap(), "worked at {works_at}");
+            assert!(
+                sleep(&event, &mut device, |event| event.wait(Duration::from_secs(60))).unwrap(),
+                "worked at {works_at}"
+            );
             assert!(!device.listens, "worked at {works_at}");
         }
     }
@@ -129,6 +136,9 @@ mod tests {
         let event = Event::new().unwrap();
         event.ring();
         let mut device = Device { event: &event, works_at: usize::MAX, calls: 0, listens: false, ready: false };
-        assert!(!sleep(&event, &mut device, Duration::from_millis(1)).unwrap(), "what rang before is no news");
+        assert!(
+            !sleep(&event, &mut device, |event| event.wait(Duration::from_millis(1))).unwrap(),
+            "what rang before is no news"
+        );
     }
 }

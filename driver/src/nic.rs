@@ -1,7 +1,7 @@
 //! A NIC: bring-up, link, queues, reset.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use stillwire_dma::PciFunction;
 
@@ -144,16 +144,17 @@ impl Nic {
     /// # Errors
     /// [`Error::NoLink`] after `deadline`, [`Error::Gone`].
     pub fn wait_for_link(&self, deadline: Duration) -> Result<Link> {
-        let start = Instant::now();
+        let start = self.function.now();
         loop {
             let link = self.link()?;
             if link.up {
                 return Ok(link);
             }
-            if start.elapsed() >= deadline {
-                return Err(Error::NoLink { name: self.name.clone(), waited: start.elapsed() });
+            let waited = self.function.now().saturating_sub(start);
+            if waited >= deadline {
+                return Err(Error::NoLink { name: self.name.clone(), waited });
             }
-            std::thread::sleep(Duration::from_millis(1));
+            self.function.sleep(Duration::from_millis(1));
         }
     }
 

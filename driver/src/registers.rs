@@ -1,6 +1,6 @@
 //! Named registers, and waiting for them with a deadline.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use stillwire_dma::RegisterSpace;
 
@@ -84,6 +84,16 @@ impl Registers {
         &self.space
     }
 
+    /// The device's time, from any moment that does not change.
+    pub(crate) fn now(&self) -> Duration {
+        self.space.now()
+    }
+
+    /// Lets time pass for the device.
+    pub(crate) fn sleep(&self, time: Duration) {
+        self.space.sleep(time);
+    }
+
     pub(crate) fn read(&self, register: Reg) -> u32 {
         debug_assert!(register.mode != Mode::Wo, "{} is write only", register.name);
         match register.mode {
@@ -117,7 +127,7 @@ impl Registers {
 
     /// Reads until the bits under `mask` are `wanted`, at most for `deadline`.
     pub(crate) fn wait(&self, register: Reg, mask: u32, wanted: u32, deadline: Duration) -> Result<()> {
-        let start = Instant::now();
+        let start = self.now();
         loop {
             let found = self.read(register);
             // All ones would satisfy any wait for set bits; it is also what a missing device answers.
@@ -127,12 +137,12 @@ impl Registers {
             if found & mask == wanted {
                 return Ok(());
             }
-            let waited = start.elapsed();
+            let waited = self.now().saturating_sub(start);
             if waited >= deadline {
                 let (name, offset) = (register.name, register.offset);
                 return Err(Error::Timeout { register: name, offset, found, mask, wanted, waited });
             }
-            std::thread::sleep(POLL);
+            self.sleep(POLL);
         }
     }
 }

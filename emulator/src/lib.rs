@@ -10,13 +10,14 @@
 //! - [`Scripted`]: a model that loses its link or gets stuck at a place in the traffic;
 //! - [`wire`]: loopback, cable, TAP, pcap file, checking sink;
 //! - [`DeviceModel`]: what all models are to a bus;
-//! - [`LocalDevice`]: a model in this process, as a [`stillwire_dma::Backend`];
+//! - [`LocalDevice`]: a model in this process, as a [`stillwire_dma::Backend`], with a thread or stepped in a [`Clock`]'s time;
 //! - [`control`]: faults on command, by a socket;
 //! - [`server`]: the same model on a vfio-user socket, for QEMU or another process.
 #![warn(missing_docs)]
 
 pub mod bus;
 mod checksum;
+mod clock;
 mod config_space;
 pub mod control;
 mod counters;
@@ -40,6 +41,7 @@ pub mod virtio;
 pub mod wire;
 
 pub use bus::{BusFault, BusMemory, Interrupts};
+pub use clock::{Clock, VirtualClock};
 pub use config_space::LEN as CONFIG_LEN;
 pub use counters::Counters;
 pub use history::{Event, Touched};

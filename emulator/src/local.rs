@@ -3,14 +3,15 @@
 use std::ops::{Range, RangeInclusive};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
 use memmap2::MmapOptions;
-use stillwire_dma::{Access, Backend, BarInfo, Error, MappedArea, Result, SharedMemory};
+use stillwire_dma::{Access, Backend, BarInfo, Error, Event, MappedArea, Result, SharedMemory};
 
 use crate::bus::Interrupts;
+use crate::clock::Clock;
 use crate::config_space::LEN as CONFIG_LEN;
 use crate::ixgbe;
 use crate::memory::MemoryTable;
@@ -20,8 +21,8 @@ use crate::pages::PAGE;
 /// Device addresses that may be mapped: all but the window where x86 takes MSI writes.
 const IOVA_RANGES: [RangeInclusive<u64>; 2] = [0..=0xfedf_ffff, 0xfef0_0000..=0xffff_ffff_ffff];
 
-/// A model with its memory and its interrupts; it moves when somebody calls [`step`](Self::step) or while a
-/// [`Running`] lives.
+/// A model with its memory and its interrupts; it moves when somebody calls [`step`](Self::step), while a [`Running`] lives, or,
+/// if it was made [`stepped`](Self::stepped), with every call of its driver.
 pub struct LocalDevice<M = ixgbe::Model> {
     model: Mutex<M>,
     memory: Arc<MemoryTable>,
@@ -29,6 +30,8 @@ pub struct LocalDevice<M = ixgbe::Model> {
     runner: Mutex<Option<Thread>>,
     /// Callers that wait for the model: the stepping thread lets them go first, for the lock alone is not fair.
     waiting: AtomicUsize,
+    /// The time it lives in, if not the machine's.
+    clock: Option<Arc<dyn Clock>>,
 }
 
 /// Where MSI-X vectors go; shared between the device and whoever sets them.
@@ -65,8 +68,18 @@ impl Interrupts for EventFds {
 
 impl<M: DeviceModel> LocalDevice<M> {
     /// Gives the model an empty memory table and its interrupts.
-    pub fn new(mut model: M) -> Arc<Self> {
-        let memory = MemoryTable::new();
+    pub fn new(model: M) -> Arc<Self> {
+        Self::with(model, MemoryTable::new(), None)
+    }
+
+    /// One that its driver steps, in `clock`'s time and in the driver's thread: with every access to a register or to
+    /// configuration space, and before and after every wait. No page is mapped, so a doorbell is an access like others. The same
+    /// calls do the same things in the same order.
+    pub fn stepped(model: M, memory: Arc<MemoryTable>, clock: Arc<dyn Clock>) -> Arc<Self> {
+        Self::with(model, memory, Some(clock))
+    }
+
+    fn with(mut model: M, memory: Arc<MemoryTable>, clock: Option<Arc<dyn Clock>>) -> Arc<Self> {
         let eventfds = EventFds::default();
         model.attach_memory(memory.clone());
         model.attach_interrupts(Box::new(eventfds.clone()));
@@ -76,12 +89,21 @@ impl<M: DeviceModel> LocalDevice<M> {
             eventfds,
             runner: Mutex::new(None),
             waiting: AtomicUsize::new(0),
+            clock,
         })
     }
 
     /// Steps the model at `now` (since any epoch); false when there was nothing to do.
     pub fn step(&self, now: Duration) -> bool {
         self.model.lock().unwrap_or_else(PoisonError::into_inner).step(now)
+    }
+
+    /// Steps a [stepped](Self::stepped) one until it has nothing to do at its clock's time, or has had enough steps for the clock
+    /// to go on. Whether it did anything.
+    pub fn settle(&self) -> bool {
+        let Some(clock) = &self.clock else { return false };
+        let now = clock.now();
+        (0..STEPS).take_while(|_| self.step(now)).count() > 0
     }
 
     /// Looks at the model, or changes it, between two steps.
@@ -130,6 +152,24 @@ impl<M: DeviceModel> LocalDevice<M> {
         model
     }
 
+    /// After an access: a stepped model steps, of any other the thread is told that there may be work.
+    fn moved(&self, mut model: MutexGuard<'_, M>) {
+        match &self.clock {
+            Some(clock) => drop(model.step(clock.now())),
+            None => {
+                drop(model);
+                self.wake();
+            }
+        }
+    }
+
+    /// As [`moved`](Self::moved), after one that gives a thread nothing to do.
+    fn looked(&self, mut model: MutexGuard<'_, M>) {
+        if let Some(clock) = &self.clock {
+            model.step(clock.now());
+        }
+    }
+
     /// Tells the thread that there may be work.
     pub(crate) fn wake(&self) {
         if let Some(thread) = &*self.runner.lock().unwrap_or_else(PoisonError::into_inner) {
@@ -142,6 +182,8 @@ impl<M: DeviceModel> LocalDevice<M> {
     }
 }
 
+/// Most steps of a [`LocalDevice::stepped`] one at one time: wires may go round in circles.
+const STEPS: usize = 64;
 /// Idle steps before the thread sleeps.
 const SPINS: u32 = 200;
 /// The first sleep, and how much longer each one is.
@@ -172,21 +214,24 @@ impl<M: DeviceModel> Backend for LocalDevice<M> {
 
     fn config_read(&self, offset: u16, data: &mut [u8]) -> Result<()> {
         in_config(offset, data.len())?;
-        self.lock().config_read(offset, data);
+        let mut model = self.lock();
+        model.config_read(offset, data);
+        self.looked(model);
         Ok(())
     }
 
     fn config_write(&self, offset: u16, data: &[u8]) -> Result<()> {
         in_config(offset, data.len())?;
-        self.lock().config_write(offset, data);
-        self.wake();
+        let mut model = self.lock();
+        model.config_write(offset, data);
+        self.moved(model);
         Ok(())
     }
 
     fn bar(&self, index: u8) -> Result<BarInfo> {
         let model = self.lock();
         let len = model.bar_len(index);
-        let Some(doorbells) = model.doorbells().filter(|pages| pages.bar == index) else {
+        let Some(doorbells) = model.doorbells().filter(|pages| pages.bar == index && self.clock.is_none()) else {
             return Ok(BarInfo { len, mapped: Vec::new() });
         };
         let area = |offset: &u32| {
@@ -202,6 +247,7 @@ impl<M: DeviceModel> Backend for LocalDevice<M> {
         let mut model = self.lock();
         in_bar(index, model.bar_len(index), offset, data.len())?;
         model.bar_read(index, offset, data);
+        self.looked(model);
         Ok(())
     }
 
@@ -209,8 +255,7 @@ impl<M: DeviceModel> Backend for LocalDevice<M> {
         let mut model = self.lock();
         in_bar(index, model.bar_len(index), offset, data.len())?;
         model.bar_write(index, offset, data);
-        drop(model);
-        self.wake();
+        self.moved(model);
         Ok(())
     }
 
@@ -255,6 +300,40 @@ impl<M: DeviceModel> Backend for LocalDevice<M> {
         self.memory.unmap(iova, len as u64);
         Ok(())
     }
+
+    fn now(&self) -> Duration {
+        self.clock.as_ref().map_or_else(machine_time, |clock| clock.now())
+    }
+
+    fn sleep(&self, time: Duration) {
+        let Some(clock) = &self.clock else { return std::thread::sleep(time) };
+        self.settle();
+        clock.sleep(time);
+        self.settle();
+    }
+
+    fn wait(&self, event: &Event, timeout: Duration) -> Result<bool> {
+        let Some(clock) = &self.clock else { return event.wait(timeout) };
+        let start = clock.now();
+        let mut nap = FIRST_NAP;
+        loop {
+            self.settle();
+            if event.wait(Duration::ZERO)? {
+                return Ok(true);
+            }
+            let left = timeout.saturating_sub(clock.now().saturating_sub(start));
+            if left.is_zero() {
+                return Ok(false);
+            }
+            clock.sleep(nap.min(left));
+            nap = nap.saturating_mul(2);
+        }
+    }
+}
+
+fn machine_time() -> Duration {
+    static EPOCH: OnceLock<Instant> = OnceLock::new();
+    EPOCH.get_or_init(Instant::now).elapsed()
 }
 
 fn in_config(offset: u16, len: usize) -> Result<()> {

@@ -187,6 +187,16 @@ impl AdminQueue {
         self.regs.wait(low, u32::MAX, base as u32, Duration::from_millis(10))
     }
 
+    /// The device's time.
+    pub(super) fn now(&self) -> Duration {
+        self.regs.now()
+    }
+
+    /// Lets time pass for the device.
+    pub(super) fn sleep(&self, time: Duration) {
+        self.regs.sleep(time);
+    }
+
     /// Gives a command; errors unless the firmware does it.
     pub(super) fn ask(&mut self, request: Request<'_>) -> Result<Answer> {
         let answer = self.send(request)?;

@@ -1,6 +1,6 @@
 //! Loading the package into the device (Linux `ice_ddp.c`).
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::adminq::{AdminQueue, BUFFER, Request};
 use super::commands::*;
@@ -65,7 +65,7 @@ fn check_firmware(admin: &mut AdminQueue, package: &Package<'_>) -> Result<()> {
 fn lock(admin: &mut AdminQueue) -> Result<Lock> {
     let params = [GLOBAL_LOCK.to_le_bytes(), WRITE.to_le_bytes()].concat();
     let request = Request::new(REQUEST_RESOURCE).with(0, &params).with(4, &LOCK_MS.to_le_bytes());
-    let start = Instant::now();
+    let start = admin.now();
     loop {
         let answer = admin.send(request)?;
         // The status says more than the code.
@@ -76,10 +76,10 @@ fn lock(admin: &mut AdminQueue) -> Result<Lock> {
             _ if answer.code != EBUSY => return Err(admin.refused(REQUEST_RESOURCE, answer.code)),
             _ => {}
         }
-        if start.elapsed() >= Duration::from_millis(LOCK_MS.into()) {
+        if admin.now().saturating_sub(start) >= Duration::from_millis(LOCK_MS.into()) {
             return Err(admin.refused(REQUEST_RESOURCE, EBUSY));
         }
-        std::thread::sleep(Duration::from_millis(10));
+        admin.sleep(Duration::from_millis(10));
     }
 }
 
@@ -95,7 +95,7 @@ fn download(admin: &mut AdminQueue, package: &Package<'_>) -> Result<()> {
                 ENOSEC | EBADSIG if tries < SECURITY_TRIES => tries += 1,
                 code => return Err(admin.refused(DOWNLOAD_PACKAGE, code)),
             }
-            std::thread::sleep(Duration::from_millis(20));
+            admin.sleep(Duration::from_millis(20));
         }
     }
     Ok(())

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use stillwire_dma::{Claim, PciFunction};
 
@@ -69,7 +69,7 @@ pub(crate) struct Device {
     pub mac: Mac,
     pub(super) counters: Mutex<Counters>,
     /// The link as last heard of, and when it was asked for.
-    link: Mutex<(Link, Instant)>,
+    link: Mutex<(Link, Duration)>,
 }
 
 impl Device {
@@ -106,7 +106,8 @@ impl Device {
             Ok((mac, link)) => {
                 let function = Arc::new(function);
                 let counters = Mutex::new(Counters::new(&function));
-                Ok(Self { function, mac, counters, link: Mutex::new((link, Instant::now())) })
+                let link = Mutex::new((link, function.regs.now()));
+                Ok(Self { function, mac, counters, link })
             }
             Err(error) => {
                 // It may have its admin queues already; without proof `stop` keeps them.
@@ -133,8 +134,8 @@ impl Device {
             // It may be back: the next look will tell.
             return Ok(Link { up: false, megabits: 0 });
         }
-        if link.1.elapsed() >= ASK_AGAIN {
-            *link = (link_status(&mut admin, function.port)?, Instant::now());
+        if function.regs.now().saturating_sub(link.1) >= ASK_AGAIN {
+            *link = (link_status(&mut admin, function.port)?, function.regs.now());
         }
         Ok(link.0)
     }

@@ -2,7 +2,7 @@
 
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::adminq::Request;
 use super::commands::DISABLE_TX_QUEUES;
@@ -98,14 +98,14 @@ impl Function {
     fn outlive_pending(&self) {
         let status = match self.pci.capability(CAP_PCIE) {
             Ok(Some(capability)) => capability + DEVICE_STATUS,
-            _ => return std::thread::sleep(COMPLETION_TIMEOUT),
+            _ => return self.pci.sleep(COMPLETION_TIMEOUT),
         };
-        let start = Instant::now();
-        while start.elapsed() < COMPLETION_TIMEOUT {
+        let start = self.pci.now();
+        while self.pci.now().saturating_sub(start) < COMPLETION_TIMEOUT {
             if self.pci.config_read16(status).is_ok_and(|status| status & TRANSACTION_PENDING == 0) {
                 return;
             }
-            std::thread::sleep(Duration::from_millis(1));
+            self.pci.sleep(Duration::from_millis(1));
         }
     }
 }

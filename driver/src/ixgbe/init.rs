@@ -132,13 +132,13 @@ impl Function {
             let reset = || {
                 self.regs.set(CTRL, CTRL_RST | CTRL_LNK_RST);
                 // No register may be touched for a millisecond (8.2.3.1.1).
-                std::thread::sleep(Duration::from_millis(2));
+                self.regs.sleep(Duration::from_millis(2));
                 self.regs.wait(CTRL, CTRL_RST | CTRL_LNK_RST, 0, Duration::from_millis(100))
             };
             // The copper parts' firmware may be busy with the PHY, which is reset as well.
             if self.part.is_copper() { self.with_phy(reset)? } else { reset()? }
         }
-        std::thread::sleep(self.part.after_reset());
+        self.regs.sleep(self.part.after_reset());
         self.regs.clear(CTRL, CTRL_GIO_DIS);
         self.mask_interrupts();
         self.regs.wait(EEC, EEC_ARD, EEC_ARD, Duration::from_secs(1))?;

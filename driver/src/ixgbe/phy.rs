@@ -120,7 +120,7 @@ impl TwoWire<'_> {
         let bits = if clock { I2C_CLOCK_OUT } else { 0 } | if data { I2C_DATA_OUT } else { 0 };
         self.0.regs.write(I2CCTL, bits);
         self.0.regs.flush();
-        std::thread::sleep(Duration::from_micros(5));
+        self.0.regs.sleep(Duration::from_micros(5));
     }
 }
 

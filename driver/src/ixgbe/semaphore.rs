@@ -1,6 +1,6 @@
 //! Who may touch what both functions of a card and its firmware use (82599 datasheet 10.5.4; Linux `ixgbe_x540.c`).
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::init::Function;
 use super::regs::*;
@@ -11,8 +11,10 @@ impl Function {
     pub(super) fn with_phy<R>(&self, work: impl FnOnce() -> R) -> R {
         let ours = if self.regs.read(STATUS) & STATUS_LAN_ID == 0 { SW_FW_SYNC_PHY0 } else { SW_FW_SYNC_PHY1 };
         self.within(|| {
-            let start = Instant::now();
-            while self.regs.read(SW_FW_SYNC) & (ours | ours << FIRMWARE) != 0 && start.elapsed() < OTHERS {
+            let start = self.regs.now();
+            while self.regs.read(SW_FW_SYNC) & (ours | ours << FIRMWARE) != 0
+                && self.regs.now().saturating_sub(start) < OTHERS
+            {
                 self.between();
             }
             self.set_owned(ours, true);
@@ -42,15 +44,15 @@ impl Function {
     /// Lets the others have it for a moment.
     fn between(&self) {
         self.release();
-        std::thread::sleep(Duration::from_millis(5));
+        self.regs.sleep(Duration::from_millis(5));
         self.acquire();
     }
 
     fn acquire(&self) {
-        let start = Instant::now();
+        let start = self.regs.now();
         let wait = |taken: &dyn Fn() -> bool| {
-            while !taken() && start.elapsed() < OTHERS {
-                std::thread::sleep(Duration::from_micros(50));
+            while !taken() && self.regs.now().saturating_sub(start) < OTHERS {
+                self.regs.sleep(Duration::from_micros(50));
             }
         };
         // Reading it as 0 has set it.

@@ -1,7 +1,7 @@
 //! Stopping, with proof (82599 datasheet 4.6.7.1.2, 5.2.5.3.2).
 
 use std::sync::PoisonError;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::init::Function;
 use super::regs::*;
@@ -82,7 +82,7 @@ impl Function {
             outcome = outcome.and(self.regs.wait(control, DCTL_ENABLE, 0, QUEUE_DISABLE));
         }
         // The device may still write back for a moment after the acknowledgement (4.6.7.1.2).
-        std::thread::sleep(Duration::from_micros(200));
+        self.pci.sleep(Duration::from_micros(200));
         outcome
     }
 
@@ -97,14 +97,14 @@ impl Function {
     fn outlive_pending(&self) {
         let status = match self.pci.capability(CAP_PCIE) {
             Ok(Some(capability)) => capability + DEVICE_STATUS,
-            _ => return std::thread::sleep(COMPLETION_TIMEOUT),
+            _ => return self.pci.sleep(COMPLETION_TIMEOUT),
         };
-        let start = Instant::now();
-        while start.elapsed() < COMPLETION_TIMEOUT {
+        let start = self.pci.now();
+        while self.pci.now().saturating_sub(start) < COMPLETION_TIMEOUT {
             if self.pci.config_read16(status).is_ok_and(|status| status & TRANSACTION_PENDING == 0) {
                 return;
             }
-            std::thread::sleep(Duration::from_millis(1));
+            self.pci.sleep(Duration::from_millis(1));
         }
     }
 
@@ -115,7 +115,7 @@ impl Function {
         self.regs.clear(RXCTRL, RXCTRL_RXEN);
         self.regs.set(GCR_EXT, GCR_EXT_BUFFERS_CLEAR);
         self.regs.flush();
-        std::thread::sleep(Duration::from_micros(20));
+        self.pci.sleep(Duration::from_micros(20));
         self.regs.clear(HLREG0, HLREG0_LPBK);
         self.regs.clear(GCR_EXT, GCR_EXT_BUFFERS_CLEAR);
     }

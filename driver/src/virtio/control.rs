@@ -1,7 +1,7 @@
 //! Commands on the control queue (virtio 1.2, 5.1.6.5): one at a time, each waited for.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use stillwire_dma::{Access, HugePages, Mapping, SharedMemory};
 
@@ -69,13 +69,14 @@ impl Control {
         self.next = 1 + self.queue.put(first, command_at, &[answer_at], WRITE);
         self.queue.show();
         let refused = |why: String| Error::Command { name: function.pci.name(), command: command.name(), why };
-        let start = Instant::now();
+        let start = function.pci.now();
         while !self.is_answered(first).map_err(|breach| function.breaks(format!("control queue: {breach}")))? {
             function.sound()?;
-            if start.elapsed() >= DEADLINE {
-                return Err(refused(format!("said nothing for {:?}", start.elapsed())));
+            let waited = function.pci.now().saturating_sub(start);
+            if waited >= DEADLINE {
+                return Err(refused(format!("said nothing for {waited:?}")));
             }
-            std::thread::sleep(POLL);
+            function.pci.sleep(POLL);
         }
         let mut answer = [NO_ANSWER];
         self.memory.read_at(ANSWER, &mut answer);

@@ -1,7 +1,7 @@
 //! Registers of a virtio device that this driver touches, in the order of the standard (virtio 1.2, 4.1.4.3, 5.1.4), and
 //! feature bits (5.1.3, 6).
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use stillwire_dma::RegisterSpace;
 
@@ -121,18 +121,18 @@ impl Part {
 
     /// Reads until the bits under `mask` are `wanted`, at most for `deadline`.
     pub(crate) fn wait(&self, field: Field, mask: u32, wanted: u32, deadline: Duration) -> Result<()> {
-        let start = Instant::now();
+        let start = self.space.now();
         loop {
             let found = self.read(field);
             if found & mask == wanted {
                 return Ok(());
             }
-            let waited = start.elapsed();
+            let waited = self.space.now().saturating_sub(start);
             if waited >= deadline {
                 let offset = self.at(field);
                 return Err(Error::Timeout { register: field.name, offset, found, mask, wanted, waited });
             }
-            std::thread::sleep(POLL);
+            self.space.sleep(POLL);
         }
     }
 

@@ -43,7 +43,7 @@ impl Function {
             }
             (Err(_), Ok(())) => {
                 // No request begins any more, but one that began before may still be answered.
-                std::thread::sleep(COMPLETION_TIMEOUT);
+                self.pci.sleep(COMPLETION_TIMEOUT);
                 *state = State::Quiet;
                 Ok(Quiet(()))
             }

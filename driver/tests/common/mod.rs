@@ -3,6 +3,7 @@
 
 pub mod firmware;
 pub mod ice;
+pub mod traced;
 pub mod virtio;
 
 use std::cell::Cell;

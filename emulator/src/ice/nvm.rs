@@ -3,6 +3,8 @@
 //! No image of a real card: empty, but for what drivers look for (Linux `ice_nvm.c`): which banks are valid and where they
 //! are, versions, and the copy of the shadow RAM in the NVM bank behind a signed header of a length that it says.
 
+use std::sync::OnceLock;
+
 use super::command::{Answer, Command, Refusal};
 
 /// Bytes of the flash.
@@ -37,12 +39,17 @@ const WORDS: [(usize, u16); 10] = [
 /// Flag of a read: from the flash, not from the shadow RAM.
 const FLASH_ONLY: u8 = 1 << 7;
 
-/// The flash's bytes.
-pub struct Nvm(Vec<u8>);
+/// The flash's bytes; nothing writes them, so all devices share them.
+pub struct Nvm(&'static [u8]);
 
 impl Nvm {
     /// The image.
     pub fn new() -> Self {
+        static IMAGE: OnceLock<Vec<u8>> = OnceLock::new();
+        Self(IMAGE.get_or_init(Self::image))
+    }
+
+    fn image() -> Vec<u8> {
         let mut flash = vec![0; FLASH];
         let bank = usize::from(BANKS[0].0) * SECTOR;
         for (word, value) in WORDS {
@@ -51,7 +58,7 @@ impl Nvm {
             }
         }
         flash[bank + 4..][..2].copy_from_slice(&HEADER_DWORDS.to_le_bytes());
-        Self(flash)
+        flash
     }
 
     /// 0x0701: bytes at an offset; there is one module, the whole.

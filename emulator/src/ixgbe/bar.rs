@@ -165,6 +165,7 @@ impl Model {
     }
 
     fn write_queue_register(&mut self, offset: u32, value: u32) {
+        self.touched_queues = true;
         let q = usize::from((offset / 0x40) as u8 & 0x3f);
         let (state, tail) =
             if offset < regs::TX_PAGE { (self.rx[q].state, regs::rx::RDT) } else { (self.tx[q].state, regs::tx::TDT) };

@@ -117,6 +117,10 @@ pub struct Model {
     removed: bool,
     tx: Vec<TxQueue>,
     rx: Vec<RxQueue>,
+    /// Pairs of which a queue is enabled or not at rest, a bit each, as of the last look at all.
+    awake: u64,
+    /// A queue's registers were written since.
+    touched_queues: bool,
     /// When it was last stepped.
     now: Duration,
     link_up: bool,
@@ -180,6 +184,8 @@ impl Model {
             removed: false,
             tx: (0..regs::QUEUES).map(|_| TxQueue::default()).collect(),
             rx: (0..regs::QUEUES).map(|_| RxQueue::default()).collect(),
+            awake: 0,
+            touched_queues: true,
             now: Duration::ZERO,
             link_up: false,
             link_lost: false,
@@ -335,6 +341,7 @@ impl Model {
         }
         if self.removed {
             self.pages.fill(u32::MAX);
+            self.touched_queues = true;
         }
         self.removed
     }
@@ -358,6 +365,7 @@ impl Model {
     fn load_registers(&mut self) {
         self.regs.reset();
         self.pages.reset();
+        self.touched_queues = true;
         let [a, b, c, d, e, f] = self.config.mac;
         self.regs.set(regs::RAR, u32::from_le_bytes([a, b, c, d]));
         self.regs.set(regs::RAR + 4, u32::from(u16::from_le_bytes([e, f])) | regs::RAH_AV);

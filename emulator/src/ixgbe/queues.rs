@@ -49,15 +49,24 @@ impl Ring {
 }
 
 impl Model {
-    /// Looks at every queue's registers, which a client may have changed unseen.
+    /// Looks at the registers of every queue, which a client may have changed unseen where they are mapped; elsewhere of those
+    /// that are not at rest.
     pub(super) fn poll_queues(&mut self) {
-        for q in 0..self.tx.len() {
-            self.poll_tx(q);
-            self.poll_rx(q);
+        let unseen = self.config.doorbells == Doorbells::Mapped || std::mem::take(&mut self.touched_queues);
+        for q in bits(if unseen { u64::MAX } else { self.awake }) {
+            let wanted = self.poll_tx(q) | self.poll_rx(q);
+            let at_rest = self.tx[q].is_idle() && self.rx[q].state == State::Off;
+            self.awake = self.awake & !(1 << q) | u64::from(wanted || !at_rest) << q;
         }
     }
 
-    fn poll_tx(&mut self, q: usize) {
+    /// Pairs of which a queue may have something to do.
+    pub(super) fn awake(&self) -> impl Iterator<Item = usize> + use<> {
+        bits(self.awake)
+    }
+
+    /// Whether it is enabled.
+    fn poll_tx(&mut self, q: usize) -> bool {
         let page = regs::TX_PAGE + 0x40 * q as u32;
         let wanted = self.pages.get(page + regs::tx::TXDCTL) & regs::DCTL_ENABLE != 0;
         let queue = &mut self.tx[q];
@@ -81,6 +90,7 @@ impl Model {
             }
             (true, _) => {}
         }
+        wanted
     }
 
     fn start_tx(&mut self, q: usize, page: u32) {
@@ -94,7 +104,8 @@ impl Model {
         }
     }
 
-    fn poll_rx(&mut self, q: usize) {
+    /// Whether it is enabled.
+    fn poll_rx(&mut self, q: usize) -> bool {
         let page = regs::RX_PAGE + 0x40 * q as u32;
         let wanted = self.pages.get(page + regs::rx::RXDCTL) & regs::DCTL_ENABLE != 0;
         match (wanted, self.rx[q].state) {
@@ -109,6 +120,7 @@ impl Model {
             }
             (true, _) => {}
         }
+        wanted
     }
 
     fn start_rx(&mut self, q: usize, page: u32) {
@@ -126,4 +138,13 @@ impl Model {
         let head = self.pages.get(page + regs::tx::TDH);
         (Ring::new(u64::from(high) << 32 | u64::from(low), bytes, head), head)
     }
+}
+
+/// Numbers of the bits that are set, in ascending order.
+fn bits(mut set: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let bit = (set != 0).then(|| set.trailing_zeros() as usize)?;
+        set &= set - 1;
+        Some(bit)
+    })
 }

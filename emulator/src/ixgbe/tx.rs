@@ -76,7 +76,7 @@ impl TxQueue {
     }
 
     /// Whether there is nothing to do, and nothing will come.
-    fn is_idle(&self) -> bool {
+    pub(super) fn is_idle(&self) -> bool {
         self.state == State::Off && !self.is_pending()
     }
 
@@ -95,7 +95,7 @@ impl Model {
     /// Fetches what was posted and sends what is due.
     pub(super) fn step_tx(&mut self, now: Duration) -> bool {
         let mut busy = false;
-        for q in 0..self.tx.len() {
+        for q in self.awake() {
             if self.tx[q].is_idle() || self.is_hung(q) {
                 continue;
             }

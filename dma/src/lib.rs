@@ -11,6 +11,22 @@
 //! - [`HugeArray`]: plain private memory on huge pages for what only the CPU touches.
 #![warn(missing_docs)]
 
+/// Whether a simulation has put this mistake in, to see that it is found. Never, elsewhere.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! seeded {
+    ($bug:ident) => {{
+        #[cfg(simulation)]
+        let seeded = $crate::is_seeded($crate::Bug::$bug);
+        #[cfg(not(simulation))]
+        let seeded = false;
+        seeded
+    }};
+}
+#[cfg(simulation)]
+#[doc(hidden)]
+pub use stillwire_scheduler::seeded::{Bug, is as is_seeded};
+
 mod address;
 mod backend;
 pub mod copy;

@@ -6,7 +6,7 @@ use crate::sync::{Mutex, MutexGuard, RwLock};
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock, PoisonError, Weak};
 
-use stillwire_dma::Mapping;
+use stillwire_dma::{Mapping, seeded};
 
 use crate::arena::Arena;
 use crate::digest::{Combine, Digests};
@@ -124,6 +124,7 @@ impl Core {
     pub(crate) fn released(&self, page: u32, released: Released) {
         match released {
             Released::Done => {}
+            Released::Opening if seeded!(LostWake) => {}
             Released::Opening => self.tell_guard(Mail::Opening(page)),
             Released::Free => self.arena.buddy().free(page),
             Released::Last => self.last(),

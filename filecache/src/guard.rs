@@ -21,6 +21,8 @@ use crate::sync::time::{Duration, Instant};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use stillwire_dma::seeded;
+
 use crate::core::{Core, Mail, lock};
 use crate::kernel::{Heard, Uffd};
 use crate::mapping::ViewMap;
@@ -71,6 +73,10 @@ impl Guard {
             let listening = lock(&self.core.listening).clone();
             self.sleep(&listening);
             self.end_grace();
+            if seeded!(UnprotectOnTimeout) {
+                let long = |writer: &&Waiting| writer.since.elapsed() > GRACE * 2;
+                self.waiting.values().flatten().filter(long).for_each(|writer| unprotect(writer, &mut self.later));
+            }
             for mail in self.core.mail() {
                 self.read(mail);
             }
@@ -94,6 +100,7 @@ impl Guard {
     /// Until there is mail or a fault.
     fn sleep(&self, listening: &[Arc<Uffd>]) {
         let left = self.grace.front().map(|(_, until)| until.saturating_duration_since(Instant::now()));
+        let left = if seeded!(UnprotectOnTimeout) { Some(GRACE) } else { left };
         self.core.bell().wait(listening, left);
     }
 

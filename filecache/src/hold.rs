@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use stillwire_dma::{Payload, Segment};
+use stillwire_dma::{Payload, Segment, seeded};
 
 use crate::Result;
 use crate::core::Core;
@@ -72,7 +72,7 @@ impl Hold {
                 && let Some(frame) = entry.get()
             {
                 let answer = core.arena.word(frame).hold();
-                if answer == Ok(Touch::Again) && entry.get() == Some(frame) {
+                if answer == Ok(Touch::Again) && (entry.get() == Some(frame) || seeded!(NoSecondLook)) {
                     core.counters.hits.add_one();
                     // A page has less than 4 GiB.
                     return Ok(Self::of_run(core, range.start, (frame, 1), (range.end - range.start) as u32));
@@ -94,7 +94,7 @@ impl Hold {
             && let Ok(len) = u32::try_from(range.end - range.start)
         {
             let begun = hold_run(core, entries, frame);
-            if begun.held as usize == count && is_run(entries, frame) {
+            if begun.held as usize == count && (is_run(entries, frame) || seeded!(NoSecondLook)) {
                 core.counters.hits.add_one();
                 return Ok(Self::of_run(core, range.start, (frame, begun.held), len));
             }
@@ -286,6 +286,11 @@ impl Payload for Hold {
 impl Drop for Hold {
     #[inline]
     fn drop(&mut self) {
+        if seeded!(DoubleRelease)
+            && let Some((core, runs)) = self.pages()
+        {
+            core.release(runs.at(0));
+        }
         match &self.held {
             Held::Run { core, first, pages, .. } => {
                 // SAFETY: each page of the run is held by this value, and released here, once.

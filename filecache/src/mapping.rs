@@ -10,7 +10,6 @@ use std::sync::{Arc, PoisonError};
 use crate::core::lock;
 use crate::file::FileCore;
 use crate::kernel::{Heard, Uffd};
-use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Mutex, RwLock, RwLockReadGuard};
 
 /// A view's mapping, in this process or in another.
@@ -25,44 +24,59 @@ pub(crate) struct ViewMap {
     seat: Box<dyn Seat>,
     /// What is laid: by first page of the view, length in pages and first arena page.
     laid: RwLock<BTreeMap<u64, (u64, u32)>>,
-    /// Calls under way ([`call`](Self::call)).
-    calls: AtomicUsize,
-    /// Pages that were given to calls in place of what could not be had; how many there ever were.
-    scratch: Mutex<BTreeSet<u64>>,
-    scratched: AtomicU64,
+    calls: Mutex<Calls>,
     /// Whether the mapping is still there. The guard keeps it for reading while it unprotects.
     live: RwLock<bool>,
     /// Holds of arena pages that have left the file and that the view may still show.
     kept: Mutex<Vec<u32>>,
 }
 
+/// Calls under way ([`ViewMap::call`]), and what they may have met.
+#[derive(Default)]
+struct Calls {
+    under_way: usize,
+    /// Pages that were given to calls in place of what could not be had, and are there.
+    scratch: BTreeSet<u64>,
+    /// Every page that was, while a call is under way.
+    given: Vec<u64>,
+}
+
 /// A call that touches a view and looks afterwards whether all of it was there.
 pub(crate) struct Call<'a> {
     map: &'a ViewMap,
-    scratched: u64,
+    /// Pages that had been given before it began.
+    before: usize,
 }
 
 impl Call<'_> {
     /// Whether a page of `pages`, which the call has touched, may have been no page of the file. What there is of such pages
     /// is taken away.
     pub(crate) fn missed(&self, pages: Range<u64>) -> bool {
-        if self.map.scratched.load(Ordering::SeqCst) == self.scratched {
+        if lock(&self.map.calls).given.len() == self.before {
             return false;
         }
         let _layout = lock(&self.map.file.layout);
-        let scratch = std::mem::take(&mut *lock(&self.map.scratch));
+        let mut calls = lock(&self.map.calls);
+        let scratch = std::mem::take(&mut calls.scratch);
+        // Also what is the file's again by now: another call may have seen to that, after this one's store.
+        let missed = calls.given[self.before..].iter().any(|index| pages.contains(index));
+        drop(calls);
         for index in scratch.into_iter().filter(|index| !self.map.is_laid(*index)) {
             let (at, len) = self.map.bytes(&(index..index + 1));
             // What can not be taken away is met again by the next call.
             let _: io::Result<()> = self.map.seat.unlay(at, len);
         }
-        pages.into_iter().any(|index| !self.map.is_laid(index))
+        missed || pages.into_iter().any(|index| !self.map.is_laid(index))
     }
 }
 
 impl Drop for Call<'_> {
     fn drop(&mut self) {
-        self.map.calls.fetch_sub(1, Ordering::SeqCst);
+        let mut calls = lock(&self.map.calls);
+        calls.under_way -= 1;
+        if calls.under_way == 0 {
+            calls.given.clear();
+        }
     }
 }
 
@@ -103,9 +117,7 @@ impl ViewMap {
             page_shift,
             seat,
             laid: RwLock::default(),
-            calls: AtomicUsize::new(0),
-            scratch: Mutex::default(),
-            scratched: AtomicU64::new(0),
+            calls: Mutex::default(),
             live: RwLock::new(true),
             kept: Mutex::default(),
         }
@@ -272,19 +284,23 @@ impl ViewMap {
         if self.is_laid(index) {
             return;
         }
-        if self.calls.load(Ordering::SeqCst) == 0 && self.uffd.poison(at, len).is_ok() {
+        let mut calls = lock(&self.calls);
+        // Under the lock: a call that begins after finds the poison before it stores, and lays the page.
+        if calls.under_way == 0 && self.uffd.poison(at, len).is_ok() {
             return;
         }
         // Noted first: who stores into it must find the note.
-        lock(&self.scratch).insert(index);
-        self.scratched.fetch_add(1, Ordering::SeqCst);
+        calls.scratch.insert(index);
+        calls.given.push(index);
+        drop(calls);
         let _: io::Result<()> = self.uffd.zero(at, len);
     }
 
     /// Begins a call during which a page that can not be had is no SIGBUS; [`Call::missed`] tells at its end.
     pub(crate) fn call(&self) -> Call<'_> {
-        self.calls.fetch_add(1, Ordering::SeqCst);
-        Call { map: self, scratched: self.scratched.load(Ordering::SeqCst) }
+        let mut calls = lock(&self.calls);
+        calls.under_way += 1;
+        Call { map: self, before: calls.given.len() }
     }
 
     /// Replaces all that is not laid from page `from` on by fresh reserve, so that what was poisoned there can be touched

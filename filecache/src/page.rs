@@ -307,7 +307,8 @@ impl PageWord<'_> {
     /// since.
     #[must_use]
     pub(crate) fn durable(self) -> bool {
-        self.change(|word| (word.0 & WRITTEN != 0).then(|| word.clear(DIRTY | WRITTEN))).is_ok()
+        let written = |word: Word| word.0 & WRITTEN != 0 || stillwire_dma::seeded!(CleanTooSoon);
+        self.change(|word| written(word).then(|| word.clear(DIRTY | WRITTEN))).is_ok()
     }
 
     /// What was [`written`](Self::written) may be lost.

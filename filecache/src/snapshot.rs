@@ -12,6 +12,8 @@
 use crate::sync::HashMap;
 use crate::sync::Mutex;
 
+use stillwire_dma::seeded;
+
 use crate::core::{Core, lock};
 use crate::file::FileCore;
 use crate::stats::count;
@@ -56,6 +58,9 @@ impl Core {
     /// Only who may end the writer's wait calls this: the guard with the page `Opening`, or who takes it out of its file.
     pub(crate) fn end_copy(&self, file: &FileCore, page: u64, frame: u32, shown: Option<u32>) {
         let mut snapshots = lock(&self.snapshots.0);
+        if seeded!(ForgetSnapshot) && shown.is_some() {
+            return;
+        }
         let copy = snapshots.remove(&frame);
         if copy.is_some() || shown.is_none() {
             // Under the lock, so that no holder makes a copy of what has just gone.

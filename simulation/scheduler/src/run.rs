@@ -76,7 +76,17 @@ pub(crate) fn is_active() -> bool {
 /// Somebody else may go on before the caller does.
 pub fn step() {
     if is_active() && !std::thread::panicking() {
-        let stays = with(|state| state.count_step() && state.stays());
+        let stays = with(|state| {
+            let goes_on = state.count_step();
+            if state.random.u32(0..1 << 20) < state.stalls {
+                // Something else has the processor for long.
+                let time = Duration::from_nanos(1 << state.random.u32(8..22));
+                let until = state.now + time;
+                state.wait(Waits { key: None, until: Some(until), what: "a processor" });
+                return false;
+            }
+            goes_on && state.stays()
+        });
         if !stays {
             switch();
         }
@@ -303,6 +313,8 @@ struct State {
     now: Duration,
     /// How likely the task that runs goes on at a step, of 1024.
     stays: u16,
+    /// How likely the task that runs is stopped for long at a step, of 2^20.
+    stalls: u32,
     /// Whether who goes on is told by priorities that change seldom, and not by a die at each step.
     by_priority: bool,
     lowest: i64,
@@ -341,6 +353,7 @@ impl State {
         let mut random = fastrand::Rng::with_seed(settings.seed);
         // Each run has a manner of its own: some mistakes show when tasks take turns, others when one is left alone long.
         let stays = [0, 512, 870, 980, 1010][random.usize(0..5)];
+        let stalls = [0, 0, 500, 5_000][random.usize(0..4)];
         let tick = Duration::from_nanos([5, 50, 500, 5000][random.usize(0..4)]);
         Self {
             tasks: Vec::new(),
@@ -351,6 +364,7 @@ impl State {
             random,
             now: Duration::ZERO,
             stays,
+            stalls,
             tick,
             steps: 0,
             most_steps: settings.most_steps,

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use stillwire_filecache::{MemoryStorage, Request, Stamp, Storage};
+use stillwire_filecache::{MemoryStorage, Operation, Request, Stamp, Storage};
 use stillwire_scheduler::sync::{Condvar, Mutex};
 use stillwire_scheduler::thread::{self, JoinHandle};
 use stillwire_scheduler::{chance, choose, log, sleep};
@@ -87,6 +87,14 @@ impl Disk {
             ledger::count(|counts| counts.disk_errors += 1);
             log(|| format!("{} fails with {errno}", self.inner.path().display()));
         }
+        log(|| {
+            let (what, len) = match request.operation() {
+                Operation::Read(buffer) => ("reads", buffer.len()),
+                Operation::Write(buffer) => ("writes", buffer.len()),
+                Operation::Sync => ("syncs", 0),
+            };
+            format!("{what} {len} bytes at {} of {}", request.offset(), self.inner.path().display())
+        });
         self.inner.submit(request);
     }
 }

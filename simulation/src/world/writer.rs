@@ -29,7 +29,10 @@ pub fn work(files: &[File], (number, writers): (usize, usize), stores: u32) {
         let bytes = file.content.begin(slot);
         log(|| format!("stores version {} at byte {} of {}", bytes[0], slot * SLOT, file.cached.path().display()));
         match view.write_at((slot * SLOT) as u64, &bytes) {
-            Ok(()) => file.content.done(slot),
+            Ok(()) => {
+                file.content.done(slot);
+                log(|| format!("has stored at byte {} of {}", slot * SLOT, file.cached.path().display()));
+            }
             Err(error) => log(|| format!("could not: {error}")),
         }
         if chance(100) {

@@ -17,7 +17,7 @@ use stillwire_emulator::wire::Loopback;
 use stillwire_emulator::{Clock, LocalDevice, MemoryTable, VirtualClock, ice, ixgbe, virtio};
 
 /// Who waits for this in real time is found out.
-const LONG: Duration = Duration::from_secs(100);
+const LONG: Duration = Duration::from_secs(20);
 /// Between a frame's passes: its end is waited for.
 const DELAY: Duration = Duration::from_micros(300);
 const CONFIG: Config = Config {

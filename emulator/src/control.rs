@@ -2,18 +2,20 @@
 //!
 //! ```text
 //! stall-tx          ->  ok
-//! link-flap=0:500   ->  ok
+//! stuck@500         ->  ok
 //! wings             ->  error 'wings' is no fault; use ...
 //! ```
 
 use std::io::{self, BufRead, BufReader, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use stillwire_dma::peer;
+
 use crate::local::LocalDevice;
 use crate::model::DeviceModel;
+use crate::server::listen;
 
 /// A socket file, removed when dropped.
 pub struct Control {
@@ -26,11 +28,10 @@ impl Control {
     /// # Errors
     /// What the kernel said: the path is taken, or cannot be written.
     pub fn listen<M: DeviceModel>(path: &Path, device: &Arc<LocalDevice<M>>) -> io::Result<Self> {
-        let listener = UnixListener::bind(path)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+        let listener = UnixListener::from(listen(path)?);
         let device = Arc::downgrade(device);
         std::thread::spawn(move || {
-            for client in listener.incoming().flatten() {
+            for client in listener.incoming().flatten().filter(|client| peer::check(client).is_ok()) {
                 let device = device.clone();
                 std::thread::spawn(move || {
                     // A client that hangs up is done.

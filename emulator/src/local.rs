@@ -287,7 +287,7 @@ impl<M: DeviceModel> Backend for LocalDevice<M> {
 
     fn dma_map(&self, iova: u64, memory: &SharedMemory, range: Range<usize>, access: Access) -> Result<()> {
         let len = range.len();
-        let refuse = |source| Error::Map { device: self.name(), len, source, hint: "" };
+        let refuse = |source| Error::Map { device: self.name(), len, source, hint: String::new() };
         let last = iova.saturating_add((len as u64).saturating_sub(1));
         if !IOVA_RANGES.iter().any(|allowed| allowed.contains(&iova) && allowed.contains(&last)) {
             return Err(refuse(std::io::ErrorKind::InvalidInput.into()));

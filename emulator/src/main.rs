@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use stillwire_emulator::control::Control;
-use stillwire_emulator::ixgbe::{Faults, Module, Part};
-use stillwire_emulator::scripted::{Fault, Faulty, Scripted};
+use stillwire_emulator::ixgbe::{Module, Part};
+use stillwire_emulator::scripted::{Faulty, Scripted};
 use stillwire_emulator::server::{Server, Stopper};
 use stillwire_emulator::virtio::Features;
 use stillwire_emulator::{DeviceModel, Doorbells, Wire, ice, ixgbe, virtio, wire};
@@ -41,10 +41,12 @@ struct Arguments {
     /// What is in the cage of an 82599 SFP+: none, sr (optics) or da (direct attach).
     #[arg(long, default_value = "sr")]
     module: Module,
-    /// What goes wrong, from the start: link-flap=1000:50, lose-every=100...; --fault help names all.
-    #[arg(long, value_name = "FAULT", value_delimiter = ',', value_parser = parse_fault)]
+    /// What goes wrong with the first device: once it has sent so many frames link-down@FRAMES:SECONDS, or stuck@FRAMES (it
+    /// completes nothing until it is reset); from the start lose-every=100, link-down...; --fault help names all that the model
+    /// has.
+    #[arg(long, value_name = "FAULT", value_delimiter = ',')]
     fault: Vec<String>,
-    /// A socket that takes faults while it runs, one a line.
+    /// A socket that takes such faults while it runs, one a line.
     #[arg(long, value_name = "SOCKET")]
     control: Option<PathBuf>,
     /// Features that virtio does not offer, as the standard names them: csum,host_tso4,ring_packed.
@@ -62,10 +64,6 @@ struct Arguments {
     /// Time between checksum pass and transmit pass, microseconds.
     #[arg(long, default_value_t = 0)]
     transmit_delay_us: u64,
-    /// Something that goes wrong with the first device, once it has sent so many frames: link-down@FRAMES:SECONDS, or
-    /// stuck@FRAMES (it completes nothing until it is reset). May be given several times.
-    #[arg(long, value_name = "FAULT")]
-    script: Vec<Fault>,
     /// When a client has left, write what the device went through into this file (the second device: FILE.cable).
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
@@ -115,11 +113,6 @@ fn parse_id(text: &str) -> Result<u16, String> {
     Err(format!("no such part is modelled; use {}; with --model ice {of_ice}", ixgbe::supported()))
 }
 
-/// A fault is checked as soon as it is read, so that a wrong one is told before anything listens.
-fn parse_fault(text: &str) -> Result<String, String> {
-    Faults::default().set(text).map(|()| text.to_owned())
-}
-
 fn parse_feature(text: &str) -> Result<Features, String> {
     Features::from_name(&text.to_uppercase()).ok_or_else(|| {
         let names: Vec<_> = Features::all().iter_names().map(|(name, _)| name.to_lowercase()).collect();
@@ -149,13 +142,13 @@ fn run(arguments: Arguments) -> Result<()> {
     }
     match arguments.model {
         Device::Ixgbe => serve_all(&arguments, signals, |far, wire| {
-            Ok(arguments.scripted(ixgbe::Model::try_new(ixgbe_config(&arguments, far), wire)?, far))
+            arguments.scripted(ixgbe::Model::try_new(ixgbe_config(&arguments, far), wire)?, far)
         }),
         Device::Ice => serve_all(&arguments, signals, |far, wire| {
-            Ok(arguments.scripted(ice::Model::new(ice_config(&arguments, far), wire)?, far))
+            arguments.scripted(ice::Model::new(ice_config(&arguments, far), wire)?, far)
         }),
         Device::Virtio => serve_all(&arguments, signals, |far, wire| {
-            Ok(arguments.scripted(virtio::Model::new(virtio_config(&arguments, far), wire)?, far))
+            arguments.scripted(virtio::Model::new(virtio_config(&arguments, far), wire)?, far)
         }),
     }
 }
@@ -175,8 +168,13 @@ impl Arguments {
         }
     }
 
-    fn scripted<M: Faulty>(&self, model: M, far: bool) -> Scripted<M> {
-        Scripted::new(model, if far { Vec::new() } else { self.script.clone() })
+    /// A model with its faults, before anything listens: a wrong one is told at once.
+    fn scripted<M: Faulty>(&self, model: M, far: bool) -> Result<Scripted<M>> {
+        let mut model = Scripted::new(model, Vec::new());
+        for fault in self.fault.iter().filter(|_| !far) {
+            model.set_fault(fault).map_err(|why| format!("--fault: {why}"))?;
+        }
+        Ok(model)
     }
 
     fn transmit_delay(&self) -> Duration {
@@ -244,9 +242,6 @@ fn serve_all<M: DeviceModel>(
         }
     };
     let device = servers[0].device();
-    for fault in &arguments.fault {
-        device.with_model(|model| model.set_fault(fault))?;
-    }
     let control = arguments.control.as_deref().map(|path| Control::listen(path, device)).transpose();
     let _control = control.map_err(|error| format!("--control: {error}; use a path where nothing is yet"))?;
     stop_at_signal(signals, servers.iter().map(Server::stopper).collect());

@@ -4,6 +4,7 @@
 //! than its driver's, as a device's do.
 #![allow(unsafe_code)]
 
+mod between;
 mod volatile;
 
 use std::collections::BTreeMap;
@@ -11,18 +12,25 @@ use std::io;
 use std::ops::Bound;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 
 use memmap2::{MmapOptions, MmapRaw};
 
 use crate::bus::{BusFault, BusMemory};
 
+use between::{Between, Bytes};
+
+pub(crate) use between::garble;
+pub use between::{DmaAccess, DmaFate, Interposer};
 pub(crate) use volatile::{RingMemory, Tally};
 
 /// Which memory a device address means. Changes wait for the access under way; after [`unmap`](Self::unmap) returns
 /// there is none.
 #[derive(Default)]
-pub struct MemoryTable(RwLock<Table>);
+pub struct MemoryTable {
+    table: RwLock<Table>,
+    between: OnceLock<Between>,
+}
 
 #[derive(Default)]
 struct Table {
@@ -142,11 +150,11 @@ impl MemoryTable {
     }
 
     fn read_table(&self) -> RwLockReadGuard<'_, Table> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
+        self.table.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write_table(&self) -> RwLockWriteGuard<'_, Table> {
-        self.0.write().unwrap_or_else(PoisonError::into_inner)
+        self.table.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -232,11 +240,32 @@ impl Table {
 
 impl BusMemory for MemoryTable {
     fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), BusFault> {
-        let table = self.read_table();
+        self.read_through(address, bytes).unwrap_or_else(|| self.read_table().read(address, bytes))
+    }
+
+    fn write(&self, address: u64, bytes: &[u8]) -> Result<(), BusFault> {
+        let through = self.write_through(address, || Bytes::Any(bytes.into()), bytes.len());
+        through.unwrap_or_else(|| self.read_table().write(address, bytes))
+    }
+
+    fn store_u32(&self, address: u64, value: u32) -> Result<(), BusFault> {
+        let through = self.write_through(address, || Bytes::Word32(value), 4);
+        through.unwrap_or_else(|| self.read_table().store_u32(address, value))
+    }
+
+    fn store_u64(&self, address: u64, value: u64) -> Result<(), BusFault> {
+        let through = self.write_through(address, || Bytes::Word64(value), 8);
+        through.unwrap_or_else(|| self.read_table().store_u64(address, value))
+    }
+}
+
+/// Accesses of whoever has the table locked.
+impl BusMemory for Table {
+    fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), BusFault> {
         let fault = BusFault { address, len: bytes.len(), write: false };
-        table.pieces(fault, |from, at, len| {
+        self.pieces(fault, |from, at, len| {
             let to = &mut bytes[at..at + len];
-            // SAFETY: `from` has `len` readable bytes: they lie in a region of `table`, which is locked for the whole
+            // SAFETY: `from` has `len` readable bytes: they lie in a region of `self`, which is borrowed for the whole
             // call, so its map stands, and `map` checked that the region lies inside of it. `to` is `len` bytes of the
             // caller's own. The bytes have other writers, through other mappings only; any mix is a valid `u8` value.
             unsafe { std::ptr::copy_nonoverlapping(from, to.as_mut_ptr(), len) };
@@ -244,9 +273,8 @@ impl BusMemory for MemoryTable {
     }
 
     fn write(&self, address: u64, bytes: &[u8]) -> Result<(), BusFault> {
-        let table = self.read_table();
         let fault = BusFault { address, len: bytes.len(), write: true };
-        table.pieces(fault, |to, at, len| {
+        self.pieces(fault, |to, at, len| {
             let from = &bytes[at..at + len];
             // SAFETY: as in `read`, the other way round; `find` gave `to` for writing only from a map that was made
             // writable. Nobody holds a Rust reference to the map's bytes: this type gives out none.
@@ -255,17 +283,15 @@ impl BusMemory for MemoryTable {
     }
 
     fn store_u32(&self, address: u64, value: u32) -> Result<(), BusFault> {
-        let table = self.read_table();
-        let pointer = table.word(address, 4)?;
-        // SAFETY: `word` gave a writable, 4-byte aligned pointer with 4 bytes in a map that stands while `table` is
-        // locked; the reference ends with this statement.
+        let pointer = self.word(address, 4)?;
+        // SAFETY: `word` gave a writable, 4-byte aligned pointer with 4 bytes in a map that stands while `self` is
+        // borrowed; the reference ends with this statement.
         unsafe { AtomicU32::from_ptr(pointer.cast()) }.store(value.to_le(), Ordering::Release);
         Ok(())
     }
 
     fn store_u64(&self, address: u64, value: u64) -> Result<(), BusFault> {
-        let table = self.read_table();
-        let pointer = table.word(address, 8)?;
+        let pointer = self.word(address, 8)?;
         // SAFETY: as in `store_u32`, with 8 bytes.
         unsafe { AtomicU64::from_ptr(pointer.cast()) }.store(value.to_le(), Ordering::Release);
         Ok(())

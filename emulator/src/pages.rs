@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::AtomicU32;
 
 use memmap2::{MmapOptions, MmapRaw};
-use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::fs::MemfdFlags;
 
 /// Bytes in a page.
 pub const PAGE: usize = 4096;
@@ -83,11 +83,9 @@ impl Pages {
 }
 
 fn shared(len: u64, offsets: &[u32]) -> io::Result<Memory> {
-    let file = rustix::fs::memfd_create("stillwire-doorbells", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
     let end = offsets.iter().map(|offset| u64::from(*offset) + PAGE as u64).max().unwrap_or(0);
-    rustix::fs::ftruncate(&file, len.max(end))?;
-    // A client that is handed the file must not be able to cut it off under us (SIGBUS).
-    rustix::fs::fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+    // Its length is sealed: a client that is handed the file must not be able to cut it off under us (SIGBUS).
+    let file = stillwire_dma::memfd("stillwire-doorbells", len.max(end) as usize, MemfdFlags::empty())?;
     let map = |offset: &u32| MmapOptions::new().offset((*offset).into()).len(PAGE).map_raw(file.as_raw_fd());
     let pages = offsets.iter().map(map).collect::<io::Result<_>>()?;
     Ok(Memory::Shared { file, pages })

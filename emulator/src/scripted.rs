@@ -28,9 +28,12 @@ pub enum Fault {
     },
 }
 
+/// The faults of any model, as a text names them.
+const PLACES: &str = "link-down@FRAMES:SECONDS (link-down@500:2) or stuck@FRAMES (stuck@500)";
+
 /// A text that names no fault.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("fault: '{0}' is none; use link-down@FRAMES:SECONDS (link-down@500:2) or stuck@FRAMES (stuck@500)")]
+#[error("fault: '{0}' is none; use {PLACES}")]
 pub struct UnknownFault(String);
 
 impl FromStr for Fault {
@@ -242,7 +245,11 @@ impl<M: Faulty> DeviceModel for Scripted<M> {
     }
 
     fn set_fault(&mut self, text: &str) -> Result<(), String> {
-        self.model.set_fault(text)
+        match text.parse() {
+            Ok(fault) => self.add(fault),
+            Err(UnknownFault(_)) => self.model.set_fault(text).map_err(|why| format!("{why}; {PLACES}"))?,
+        }
+        Ok(())
     }
 
     fn report(&self, report: &mut Report) {
@@ -273,6 +280,29 @@ mod tests {
             let said = wrong.parse::<Fault>().unwrap_err().to_string();
             assert!(said.contains("stuck@FRAMES"), "{said}");
         }
+    }
+
+    /// One language for all models: what is at a place in the traffic, and what the model itself can do.
+    #[test]
+    fn faults_by_text() {
+        fn check<M: Faulty>(model: M, own: &str) {
+            let mut model = Scripted::new(model, Vec::new());
+            for text in ["stuck@5", "link-down@7:0.5", "link-down", "link-down=off", "stall-tx", "lose-every=3", own] {
+                assert_eq!(model.set_fault(text), Ok(()), "{text}");
+            }
+            let down = Fault::LinkDown { frames: 7, time: Duration::from_millis(500) };
+            assert_eq!(model.script, [Fault::Stuck { frames: 5 }, down]);
+            for wrong in ["", "wings", "stuck@x", "stuck=5", "stall-tx=maybe", "lose-every=x"] {
+                let why = model.set_fault(wrong).unwrap_err();
+                assert!(why.contains(&format!("'{wrong}' is no fault")), "{why}");
+                assert!(why.contains("stall-tx") && why.contains("stuck@FRAMES"), "{why}");
+            }
+            assert_eq!(model.script.len(), 2);
+        }
+        let wire = || Box::new(crate::wire::Loopback::new());
+        check(ixgbe::Model::new(ixgbe::Config::default(), wire()), "stuck-master");
+        check(ice::Model::new(ice::Config::default(), wire()).unwrap(), "silent-adminq");
+        check(virtio::Model::new(virtio::Config::default(), wire()).unwrap(), "silent-control");
     }
 
     fn follow(model: &mut Scripted<ixgbe::Model>, ms: u64) -> ixgbe::Faults {

@@ -1,7 +1,8 @@
 //! A model on a vfio-user socket: for QEMU's `vfio-user-pci`, or for a driver in another process.
 //!
-//! What a peer says is never answered with an error beyond what the protocol crate itself finds, for QEMU gives up on
-//! one: an unmap of what was never mapped is fine, a map that cannot be made leaves addresses that fault.
+//! What a peer says is hardly ever answered with an error beyond what the protocol crate itself finds, for QEMU gives up on
+//! one: an unmap of what was never mapped is fine, a map that cannot be made leaves addresses that fault. A read of more than
+//! the server says it takes is one.
 
 use std::fs::File;
 use std::io;
@@ -10,10 +11,14 @@ use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType};
+use stillwire_dma::peer::{self, Stranger};
 use vfio_bindings::bindings::vfio as sys;
 use vfio_user::{DmaMapFlags, DmaUnmapFlags, IrqInfo, ServerBackend, ServerRegion, SparseArea};
 
@@ -59,6 +64,7 @@ pub struct Server<M: DeviceModel = ixgbe::Model> {
     listener: OwnedFd,
     stopper: Stopper,
     refused_maps: AtomicU64,
+    strangers: AtomicU64,
     report: Option<PathBuf>,
 }
 
@@ -88,6 +94,7 @@ impl<M: DeviceModel> Server<M> {
             listener,
             stopper: Stopper(Arc::new(state)),
             refused_maps: AtomicU64::new(0),
+            strangers: AtomicU64::new(0),
             report: None,
         })
     }
@@ -112,6 +119,11 @@ impl<M: DeviceModel> Server<M> {
         self.refused_maps.load(Ordering::Relaxed)
     }
 
+    /// Clients that were cut off because they are another user's.
+    pub fn strangers(&self) -> u64 {
+        self.strangers.load(Ordering::Relaxed)
+    }
+
     /// Serves one client after the other until [`Stopper::stop`], or one only. Between two clients the device is as
     /// after power-on: bus mastering off, no memory mapped, no interrupts routed.
     ///
@@ -120,17 +132,20 @@ impl<M: DeviceModel> Server<M> {
     pub fn serve(&self, once: bool) -> Result<(), Error> {
         let _running = self.device.spawn();
         while !self.stopper.stopped() {
-            self.serve_client()?;
-            self.write_report()?;
+            let admitted = self.serve_client()?;
+            if admitted {
+                self.write_report()?;
+            }
             self.forget_client();
-            if once {
+            if once && admitted {
                 break;
             }
         }
         Ok(())
     }
 
-    fn serve_client(&self) -> Result<(), Error> {
+    /// Whether the client was one that may be served.
+    fn serve_client(&self) -> Result<bool, Error> {
         let error = |what| move |source: io::Error| Error::Socket { path: self.stopper.0.path.clone(), what, source };
         let listener = self.listener.try_clone().map_err(error("duplicating"))?;
         let server = vfio_user::Server::from_owned_fd(
@@ -139,15 +154,28 @@ impl<M: DeviceModel> Server<M> {
             irqs(self.device.with_model(|model| model.vectors())),
             self.regions(),
         );
-        let mut session = Session { device: &self.device, refused_maps: &self.refused_maps };
-        // The protocol crate computes with lengths that the peer sent; a panic of its ends this client, not the server.
-        let outcome = catch_unwind(AssertUnwindSafe(|| server.run(&mut session)));
+        // Then the client is there, when it is looked for. (A listener that is shut down is ready as well.)
+        while let Err(Errno::INTR) = poll(&mut [PollFd::new(&self.listener, PollFlags::IN)], None) {}
+        let visit = Visit { listener: &self.listener, admitted: OnceLock::new(), over: AtomicBool::new(false) };
+        let mut session = Session { device: &self.device, refused_maps: &self.refused_maps, visit: &visit };
+        let outcome = std::thread::scope(|scope| {
+            scope.spawn(|| visit.watch());
+            // The protocol crate computes with lengths that the peer sent; a panic of its ends this client, not the server.
+            let outcome = catch_unwind(AssertUnwindSafe(|| server.run(&mut session)));
+            visit.over.store(true, Ordering::Release);
+            outcome
+        });
+        if let Some(Err(stranger)) = visit.admitted.get() {
+            self.strangers.fetch_add(1, Ordering::Relaxed);
+            eprintln!("{}: a client was refused: {stranger}", self.stopper.0.path.display());
+            return Ok(false);
+        }
         match outcome {
             Ok(Err(vfio_user::Error::SocketAccept(source))) if !self.stopper.stopped() => {
                 Err(error("accepting")(source))
             }
             // A client that hangs up in the middle of a message is a client that left.
-            _ => Ok(()),
+            _ => Ok(true),
         }
     }
 
@@ -231,7 +259,8 @@ fn clear_stale(path: &Path) -> Result<(), Error> {
     }
 }
 
-fn listen(path: &Path) -> io::Result<OwnedFd> {
+/// A listening socket at `path` that only this user can connect to.
+pub(crate) fn listen(path: &Path) -> io::Result<OwnedFd> {
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     // Linux gives the file the mode of the socket, so it is never open to others, not even for a moment.
     rustix::fs::fchmod(&socket, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR)?;
@@ -252,22 +281,17 @@ impl Stopper {
         self.0.stop.load(Ordering::Acquire)
     }
 
-    /// Cuts the client's connection. The protocol crate keeps that socket to itself, but the kernel knows which of our
-    /// descriptors are ends of connections to our path.
+    /// Cuts the client's connection, which the protocol crate keeps to itself.
     fn hang_up(&self) -> io::Result<()> {
-        let ours = rustix::net::getsockname(&self.0.listener)?;
-        let this = rustix::process::pidfd_open(rustix::process::getpid(), rustix::process::PidfdFlags::empty())?;
-        for entry in std::fs::read_dir("/proc/self/fd")?.flatten() {
-            let Some(number) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-            let flags = rustix::process::PidfdGetfdFlags::empty();
-            let Ok(twin) = rustix::process::pidfd_getfd(&this, number, flags) else { continue };
-            let connected = rustix::net::getpeername(&twin).is_ok();
-            if connected && rustix::net::getsockname(&twin).is_ok_and(|name| name == ours) {
-                let _ = rustix::net::shutdown(&twin, Shutdown::Both);
-            }
-        }
+        let clients = peer::accepted_from(&self.0.listener)?;
+        clients.iter().for_each(cut_off);
         Ok(())
     }
+}
+
+fn cut_off(client: &OwnedFd) {
+    // One that has gone already is cut off.
+    let _ = rustix::net::shutdown(client, Shutdown::Both);
 }
 
 impl<M: DeviceModel> Drop for Server<M> {
@@ -276,14 +300,65 @@ impl<M: DeviceModel> Drop for Server<M> {
     }
 }
 
+/// Who a client is. The protocol crate accepts it by itself and greets it at once, so the look comes a moment later, and
+/// before anything that it asks of the device is done.
+struct Visit<'a> {
+    listener: &'a OwnedFd,
+    admitted: OnceLock<Result<(), Stranger>>,
+    over: AtomicBool,
+}
+
+impl Visit<'_> {
+    /// Looks as soon as there is a client: a stranger that asks for nothing must not keep others out.
+    fn watch(&self) {
+        while !self.over.load(Ordering::Acquire) && self.admitted.get().is_none() {
+            match peer::accepted_from(self.listener) {
+                Ok(clients) if clients.is_empty() => std::thread::sleep(Duration::from_millis(1)),
+                _ => drop(self.admits()),
+            }
+        }
+    }
+
+    /// Whether the client, which has been accepted, may do anything. A stranger is cut off.
+    fn admits(&self) -> bool {
+        let verdict = self.admitted.get_or_init(|| {
+            // Without /proc nothing can be seen of it; the socket's mode has to do.
+            let clients = peer::accepted_from(self.listener).unwrap_or_default();
+            let verdict = clients.iter().try_for_each(peer::check);
+            if verdict.is_err() {
+                clients.iter().for_each(cut_off);
+            }
+            verdict
+        });
+        verdict.is_ok()
+    }
+}
+
 /// One client's messages.
 struct Session<'a, M: DeviceModel> {
     device: &'a LocalDevice<M>,
     refused_maps: &'a AtomicU64,
+    visit: &'a Visit<'a>,
 }
+
+impl<M: DeviceModel> Session<'_, M> {
+    /// An error that nobody reads: who is not admitted has been cut off.
+    fn admitted(&self) -> io::Result<()> {
+        if self.visit.admits() { Ok(()) } else { Err(io::ErrorKind::PermissionDenied.into()) }
+    }
+}
+
+/// Most bytes of one read or write: what the protocol crate says in its greeting (`max_data_xfer_size`), and does not look at.
+const LONGEST: usize = 1 << 20;
 
 impl<M: DeviceModel> ServerBackend for Session<'_, M> {
     fn region_read(&mut self, region: u32, offset: u64, data: &mut [u8]) -> io::Result<()> {
+        self.admitted()?;
+        // The one error that is told. The crate has asked for as much memory as the peer said, which may be 4 GiB, and costs
+        // nothing as long as nobody writes it.
+        if data.len() > LONGEST {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
         match (region, u16::try_from(offset)) {
             (sys::VFIO_PCI_CONFIG_REGION_INDEX, Ok(offset)) => {
                 self.device.with_model(|model| model.config_read(offset, data));
@@ -295,6 +370,7 @@ impl<M: DeviceModel> ServerBackend for Session<'_, M> {
     }
 
     fn region_write(&mut self, region: u32, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.admitted()?;
         match (region, u16::try_from(offset)) {
             (sys::VFIO_PCI_CONFIG_REGION_INDEX, Ok(offset)) => {
                 self.device.with_model(|model| model.config_write(offset, data));
@@ -314,6 +390,7 @@ impl<M: DeviceModel> ServerBackend for Session<'_, M> {
         size: u64,
         fd: Option<File>,
     ) -> io::Result<()> {
+        self.admitted()?;
         // Memory without a descriptor cannot be reached; the protocol's DMA messages are not spoken here.
         let Some(fd) = fd else { return Ok(()) };
         let memory = self.device.memory();
@@ -325,6 +402,7 @@ impl<M: DeviceModel> ServerBackend for Session<'_, M> {
     }
 
     fn dma_unmap(&mut self, flags: DmaUnmapFlags, address: u64, size: u64) -> io::Result<()> {
+        self.admitted()?;
         let memory = self.device.memory();
         let ranges = if flags.contains(DmaUnmapFlags::UNMAP_ALL) {
             let ranges = memory.len();
@@ -338,11 +416,13 @@ impl<M: DeviceModel> ServerBackend for Session<'_, M> {
     }
 
     fn reset(&mut self) -> io::Result<()> {
+        self.admitted()?;
         self.device.with_model(M::function_reset);
         Ok(())
     }
 
     fn set_irqs(&mut self, index: u32, flags: u32, start: u32, count: u32, fds: Vec<File>) -> io::Result<()> {
+        self.admitted()?;
         if index != sys::VFIO_PCI_MSIX_IRQ_INDEX || flags & sys::VFIO_IRQ_SET_ACTION_TRIGGER == 0 {
             return Ok(());
         }

@@ -71,6 +71,9 @@ fn wrong_arguments_are_explained() {
         (&["--device-id", "1572"], "1528 (X540-T2)"),
         (&["--module", "lr"], "10GBASE-SR"),
         (&["--fault", "lose-every=2,wings"], "'wings' is no fault"),
+        (&["--fault", "stuck@many"], "stuck@FRAMES"),
+        (&["--model", "virtio", "--fault", "hang-tx=0:1"], "silent-control"),
+        (&["--model", "ice", "--fault", "hang-tx=0:1"], "silent-adminq"),
     ] {
         let output = program().args(["--socket", "/nowhere/nic"]).args(arguments).output().unwrap();
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -158,6 +161,7 @@ fn faults_from_the_start_and_on_command() {
     assert!(say("wings").starts_with("error 'wings' is no fault"));
     assert_eq!(say("link-flap=0:3600000"), "ok\n");
     assert!(links(false));
+    assert_eq!(say("stuck@5"), "ok\n");
     kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
     assert!(child.wait().unwrap().success());
     assert!(!at("control").exists() && !at("nic").exists());

@@ -217,6 +217,23 @@ fn a_client_that_speaks_nonsense_harms_only_itself() {
     assert_eq!(read(&mut rig.client(), CONFIG, 0), 0x10fb_8086);
 }
 
+/// What is asked for is not written: a reply of 1 GiB would be memory, and time with the model locked.
+#[test]
+fn a_read_that_is_too_long_is_an_error_and_no_reply_of_that_length() {
+    use std::io::{Read, Write};
+    let rig = Rig::new(Doorbells::Messages, false);
+    let mut stream = std::os::unix::net::UnixStream::connect(rig.folder.path().join("nic")).unwrap();
+    for (region, count) in [(0u32, 1u32 << 30), (CONFIG, (1 << 20) + 1), (6, 1 << 21)] {
+        // "Region read" of 32 bytes, a command; then offset, region and count.
+        let head = [9 << 16, 32, 0, 0].map(u32::to_le_bytes).concat();
+        let access = [0, 0, region, count].map(u32::to_le_bytes).concat();
+        stream.write_all(&[head, access].concat()).unwrap();
+        let mut answer = [0; 16];
+        stream.read_exact(&mut answer).unwrap();
+        assert_eq!(answer[..12], [0, 0, 9, 0, 16, 0, 0, 0, 0x21, 0, 0, 0], "region {region}: an error, and no more");
+    }
+}
+
 #[test]
 fn stopping_cuts_the_client_off_and_removes_the_socket() {
     let mut rig = Rig::new(Doorbells::Mapped, false);

@@ -88,16 +88,7 @@ fn a_device_behind_a_socket_is_brought_back_too() {
     let (path, socket) = (file(folder.path(), LEN), folder.path().join("nic"));
     for model in ["ixgbe", "virtio"] {
         let mut emulator = Command::new(common::emulator());
-        emulator.args([
-            "--model",
-            model,
-            "--once",
-            "--script",
-            "stuck@500",
-            "--script",
-            "link-down@1500:2",
-            "--socket",
-        ]);
+        emulator.args(["--model", model, "--once", "--fault", "stuck@500", "--fault", "link-down@1500:2", "--socket"]);
         let emulator = Guarded::start(emulator.arg(&socket).stdout(Stdio::null()));
         wait_for("the emulator's socket", Duration::from_secs(10), || socket.exists().then_some(()));
         let device = format!("vfio-user:{}", text(&socket));

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use stillwire_dma::{
-    Access, HugePages, Mapping, Payload, Register, RingSlot, RingSlots, RingWords, Segment, SharedMemory, fence,
+    Access, HugePages, Mapping, Payload, Register, RingSlot, RingSlots, RingWords, Segment, SharedMemory, fence, seeded,
 };
 
 use super::desc::{LEN as DESCRIPTOR, TxContext, TxData};
@@ -142,6 +142,9 @@ impl<T> TxQueue<T> {
     /// Gives the ring a token to keep until the descriptor at `position` is done.
     #[inline]
     pub(crate) fn keep(&mut self, position: u64, token: T) {
+        if seeded!(ReleaseAtPost) {
+            return;
+        }
         self.tokens.push(position, token);
     }
 
@@ -320,6 +323,9 @@ impl<T> TxQueue<T> {
             fence::release_to_device();
             self.tail.write(tail);
         }
+        if seeded!(ReleaseAtDoorbell) {
+            while self.tokens.pop_through(u64::MAX).is_some() {}
+        }
     }
 
     /// Takes back what the device is done with; returns the number of descriptors.
@@ -330,7 +336,7 @@ impl<T> TxQueue<T> {
             let [_, word] = self.words.view().pair(position as usize);
             let word = u64::from_le(word.load(Ordering::Acquire));
             // A descriptor that the device has not been shown cannot be done, whatever it says.
-            if !TxData::is_done(word) || !self.ring.is_published(position) {
+            if !TxData::is_done(word) && !seeded!(IgnoreDone) || !self.ring.is_published(position) {
                 break;
             }
             fence::acquire_from_device();
@@ -344,7 +350,12 @@ impl<T> TxQueue<T> {
     }
 
     /// Stops the device with proof, then hands out every token that is left, in ring order.
-    pub(crate) fn stop(&mut self, back: impl FnMut(T)) -> Result<()> {
+    pub(crate) fn stop(&mut self, mut back: impl FnMut(T)) -> Result<()> {
+        if seeded!(DropBeforeQuiet) {
+            while let Some(token) = self.tokens.pop_through(u64::MAX) {
+                back(token);
+            }
+        }
         self.tokens.end(self.function.stop(), &self.mapping, back)
     }
 

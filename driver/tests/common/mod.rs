@@ -1,6 +1,7 @@
 //! A NIC on a stepped model: nothing moves unless the test says so.
 #![allow(dead_code, missing_docs)]
 
+pub mod faulty;
 pub mod firmware;
 pub mod ice;
 pub mod traced;

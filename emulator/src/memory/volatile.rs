@@ -1,8 +1,9 @@
 //! The table as `vm_memory` sees it, for rings that a library walks.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::iter::FusedIterator;
 use std::sync::RwLockReadGuard;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use vm_memory::bitmap::BS;
 use vm_memory::guest_memory::{Error, GuestMemorySliceIterator};
@@ -11,7 +12,9 @@ use vm_memory::{
     VolatileSlice,
 };
 
-use super::{MemoryTable, Table};
+use super::between::{Between, Bytes, garble};
+use super::{DmaFate, MemoryTable, Table};
+use crate::bus::{BusFault, BusMemory};
 
 /// The table, locked: nothing is unmapped while this lives. Do not call the table itself meanwhile.
 pub(crate) struct RingMemory<'t> {
@@ -19,6 +22,41 @@ pub(crate) struct RingMemory<'t> {
     /// Whether the device may reach memory at all (bus mastering).
     open: bool,
     tally: Cell<Tally>,
+    /// Who is asked before each access, if anybody.
+    between: Option<&'t Between>,
+    /// What stands for memory in accesses that are not what they seem. None goes before `self`.
+    shadows: RefCell<Vec<Shadow>>,
+}
+
+/// Words that stand for memory in one access.
+struct Shadow {
+    words: Box<[AtomicU64]>,
+    /// The access begins so many bytes behind the first word's start, so that it is aligned as it would be in memory.
+    skip: usize,
+    address: u64,
+    len: usize,
+    /// What becomes of what is written into them, if it is not done yet.
+    fate: Option<DmaFate>,
+}
+
+impl Shadow {
+    fn new(address: u64, bytes: &[u8]) -> Self {
+        let skip = (address % 8) as usize;
+        let mut all = vec![0; (skip + bytes.len()).next_multiple_of(8)];
+        all[skip..skip + bytes.len()].copy_from_slice(bytes);
+        let words = all.as_chunks().0.iter().map(|word| AtomicU64::new(u64::from_ne_bytes(*word))).collect();
+        Self { words, skip, address, len: bytes.len(), fate: None }
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        let all = self.words.iter().flat_map(|word| word.load(Ordering::Relaxed).to_ne_bytes());
+        all.skip(self.skip).take(self.len).collect()
+    }
+
+    fn pointer(&self) -> *mut u8 {
+        // In bounds: `new` made room for `skip` bytes and the access.
+        self.words.as_ptr().cast::<u8>().cast_mut().wrapping_add(self.skip)
+    }
 }
 
 /// What was done through a [`RingMemory`].
@@ -41,7 +79,13 @@ pub(crate) struct Tally {
 impl MemoryTable {
     /// Locks the table for a look at rings. With `open` false every access fails.
     pub(crate) fn lock(&self, open: bool) -> RingMemory<'_> {
-        RingMemory { table: self.read_table(), open, tally: Cell::default() }
+        RingMemory {
+            table: self.read_table(),
+            open,
+            tally: Cell::default(),
+            between: self.between.get(),
+            shadows: RefCell::default(),
+        }
     }
 }
 
@@ -55,6 +99,48 @@ impl RingMemory<'_> {
         let mut tally = self.tally.get();
         change(&mut tally);
         self.tally.set(tally);
+    }
+}
+
+impl RingMemory<'_> {
+    /// Asks whoever is between what becomes of an access; a shadow if it is not what it seems.
+    fn shadow(&self, address: u64, count: usize, write: bool) -> Result<Option<(*mut u8, usize)>, BusFault> {
+        let Some(between) = self.between else { return Ok(None) };
+        self.finish();
+        let fate = between.ask(&self.table, BusFault { address, len: count, write })?;
+        let as_it_seems = match write {
+            true => fate == DmaFate::Pass && !between.is_held_up(),
+            false => !matches!(fate, DmaFate::Garble(_)),
+        };
+        if as_it_seems {
+            return Ok(None);
+        }
+        let mut bytes = vec![0; count];
+        self.table.read(address, &mut bytes)?;
+        if let (false, DmaFate::Garble(flip)) = (write, fate) {
+            garble(&mut bytes, flip);
+        }
+        let shadow = Shadow { fate: write.then_some(fate), ..Shadow::new(address, &bytes) };
+        let mut shadows = self.shadows.borrow_mut();
+        shadows.push(shadow);
+        // Of the one in the list: its words stay where they are from now on.
+        Ok(shadows.last().map(|shadow| (shadow.pointer(), count)))
+    }
+
+    /// An access is over when the next one begins: what was written into its shadow meets its fate.
+    fn finish(&self) {
+        let Some(between) = self.between else { return };
+        let mut shadows = self.shadows.borrow_mut();
+        let Some(last) = shadows.last_mut() else { return };
+        if let Some(fate) = last.fate.take() {
+            let _ = between.write(&self.table, fate, last.address, Bytes::Any(last.bytes().into()));
+        }
+    }
+}
+
+impl Drop for RingMemory<'_> {
+    fn drop(&mut self) {
+        self.finish();
     }
 }
 
@@ -85,7 +171,11 @@ impl GuestMemory for RingMemory<'_> {
             *times += 1;
             *bytes += count as u64;
         });
-        Ok(Slices { memory: self, next: Some(addr.0), left: count, write })
+        let shadow = self.shadow(addr.0, count, write).map_err(|_| {
+            self.note(|tally| tally.faults += 1);
+            Error::InvalidGuestAddress(addr)
+        })?;
+        Ok(Slices { memory: self, next: Some(addr.0), left: count, write, shadow })
     }
 }
 
@@ -96,6 +186,8 @@ struct Slices<'a, 't> {
     next: Option<u64>,
     left: usize,
     write: bool,
+    /// What stands for all of it: a pointer into one of the memory's shadows, and its length.
+    shadow: Option<(*mut u8, usize)>,
 }
 
 impl<'a> Iterator for Slices<'a, '_> {
@@ -104,6 +196,14 @@ impl<'a> Iterator for Slices<'a, '_> {
     fn next(&mut self) -> Option<Self::Item> {
         if self.left == 0 {
             return None;
+        }
+        if let Some((pointer, len)) = self.shadow.take() {
+            self.left = 0;
+            // SAFETY: `pointer` has `len` bytes behind it in the words of a `Shadow` that is in `memory.shadows`: it was made with
+            // room for them, its words are never moved or freed before the `RingMemory` (the list only grows, and a box that moves
+            // leaves its words where they are), to whose borrow 'a the slice is bound. They are atomics, so they may be written
+            // while references to them exist.
+            return Some(Ok(unsafe { VolatileSlice::new(pointer, len) }));
         }
         let address = self.next.take();
         let found = address.and_then(|address| self.memory.table.find(address, self.write));
@@ -158,7 +258,6 @@ impl GuestMemoryRegionBytes for Nowhere {}
 #[cfg(test)]
 mod tests {
     use std::os::fd::AsFd;
-    use std::sync::atomic::Ordering;
 
     use vm_memory::Bytes;
 

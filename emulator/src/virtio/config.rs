@@ -157,6 +157,48 @@ pub struct Faults {
     pub used: Option<(u16, Misuse)>,
 }
 
+/// Names of faults with the shape of their values.
+const NAMES: &str = "stall-tx, all-ones, link-down, stuck-reset, refuse-features, refuse-vectors, restless-config, \
+    silent-control, refuse-control (each also with =off), lose-every=N, corrupt-every=N";
+
+impl Faults {
+    /// Changes one fault as a text says: `stall-tx`, `stall-tx=off`, `lose-every=100`. What only a test would do to a ring has no
+    /// name.
+    ///
+    /// # Errors
+    /// When the text is no fault; says which there are.
+    pub fn set(&mut self, text: &str) -> Result<(), String> {
+        let (name, value) = text.split_once('=').unwrap_or((text, "on"));
+        self.set_value(name, value).ok_or_else(|| format!("'{text}' is no fault; use {NAMES}"))
+    }
+
+    fn set_value(&mut self, name: &str, value: &str) -> Option<()> {
+        let switch = match name {
+            "stall-tx" => &mut self.stall_tx,
+            "all-ones" => &mut self.all_ones,
+            "link-down" => &mut self.link_down,
+            "stuck-reset" => &mut self.stuck_reset,
+            "refuse-features" => &mut self.refuse_features,
+            "refuse-vectors" => &mut self.refuse_vectors,
+            "restless-config" => &mut self.restless_config,
+            "silent-control" => &mut self.silent_control,
+            "refuse-control" => &mut self.refuse_control,
+            "lose-every" | "corrupt-every" => {
+                let every = if name == "lose-every" { &mut self.lose_every } else { &mut self.corrupt_every };
+                *every = if value == "off" { 0 } else { value.parse().ok()? };
+                return Some(());
+            }
+            _ => return None,
+        };
+        *switch = match value {
+            "on" => true,
+            "off" => false,
+            _ => return None,
+        };
+        Some(())
+    }
+}
+
 /// What a hostile device does to a ring; nothing of it needs a buffer that was posted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Misuse {
@@ -172,4 +214,23 @@ pub enum Misuse {
     LastOnly,
     /// At every step the whole ring is used, whatever is available.
     Endless,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_by_name() {
+        let mut faults = Faults::default();
+        let names: Vec<_> = NAMES.split(", ").map(|name| name.split([' ', '=']).next().unwrap()).collect();
+        for name in &names {
+            let value = if name.ends_with("-every") { "=3" } else { "" };
+            let before = faults.clone();
+            faults.set(&format!("{name}{value}")).unwrap();
+            assert_ne!(faults, before, "{name} does nothing");
+        }
+        names.iter().for_each(|name| faults.set(&format!("{name}=off")).unwrap());
+        assert_eq!((faults, names.len()), (Faults::default(), 11));
+    }
 }

@@ -66,6 +66,10 @@ impl DeviceModel for Model {
         self.note_unmapped(ranges);
     }
 
+    fn set_fault(&mut self, text: &str) -> Result<(), String> {
+        self.faults().set(text)
+    }
+
     fn report(&self, report: &mut Report) {
         report.counters(&self.counters());
         for (offset, touched) in &self.history.touched {

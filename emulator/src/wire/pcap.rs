@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -32,13 +33,16 @@ const FILE_HEADER: usize = 24;
 const RECORD_HEADER: usize = 16;
 
 impl Pcap {
-    /// Makes the file, or empties it if it is there.
+    /// Makes the file, for this user only, or empties it if it is there.
     ///
     /// # Errors
     /// [`Error::Pcap`] when it cannot be written.
     pub fn create(path: &Path) -> Result<Self, Error> {
         let error = |text: String| Error::Pcap { path: path.to_owned(), text };
-        let file = File::create(path).map_err(|source| error(source.to_string()))?;
+        // It has the bytes of files that others may not be allowed to read. One that is there keeps its mode.
+        let mut options = File::options();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        let file = options.open(path).map_err(|source| error(source.to_string()))?;
         let records = WholeRecords { file, record: Vec::new(), missing: Some(FILE_HEADER) };
         let writer = PcapWriter::new(records).map_err(|source| error(source.to_string()))?;
         Ok(Self { writer, back: Loopback::new(), unwritten: 0 })
@@ -94,6 +98,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("wire.pcap");
         let mut wire = Pcap::create(&path).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::mode(&path.metadata().unwrap().permissions());
+        assert_eq!(mode & 0o777, 0o600, "not everybody may read what was sent");
         for count in 0..4usize {
             // The wire is still open: what is in the file now is what a killed process leaves.
             let mut reader = PcapReader::new(File::open(&path).unwrap()).unwrap();

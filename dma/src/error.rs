@@ -58,7 +58,7 @@ pub enum Error {
         /// The kernel's answer.
         source: io::Error,
         /// What to do.
-        hint: &'static str,
+        hint: String,
     },
     /// A text that is not a PCI address.
     #[error("pci: '{0}' is not a PCI address; write it as lspci -D does, 0000:03:00.0")]
@@ -112,7 +112,7 @@ pub enum Error {
         /// What the library said.
         text: String,
         /// What to do.
-        hint: &'static str,
+        hint: String,
     },
     /// A vfio-user socket that cannot be used.
     #[error("vfio-user: {path}: {text}", path = path.display())]

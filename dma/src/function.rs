@@ -141,7 +141,7 @@ impl PciFunction {
         Err(crate::Error::Vfio {
             address: self.name(),
             text: format!("PCI command register reads {found:#06x} after {wanted:#06x} was written"),
-            hint: "; was the card pulled out, or is it in a low-power state?",
+            hint: "; was the card pulled out, or is it in a low-power state?".into(),
         })
     }
 

@@ -53,7 +53,7 @@ impl Iommu {
                 device: self.0.backend.name(),
                 len: range.len(),
                 source: std::io::ErrorKind::PermissionDenied.into(),
-                hint: "; the memory is a file mapped for reading: map it with Access::ReadOnly",
+                hint: "; the memory is a file mapped for reading: map it with Access::ReadOnly".into(),
             });
         }
         let len = range.len() as u64;

@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
-use rustix::fs::{MemfdFlags, OFlags, SealFlags};
+use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
+use rustix::io::Errno;
 
 use crate::copy::{copy_in, copy_out};
 use crate::{Access, Error, Result, meminfo};
@@ -296,8 +297,21 @@ impl SharedMemory {
     }
 }
 
-fn memfd(name: &str, len: usize, flags: MemfdFlags) -> io::Result<OwnedFd> {
-    let fd = rustix::fs::memfd_create(name, flags | MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+/// A memfd of `len` bytes to hand to a peer: its length is sealed, it can not be run, and nobody but this user can open it
+/// again. Who is handed a descriptor that only reads would otherwise open `/proc/self/fd/N` for writing: to that, a memfd is a
+/// file that everybody may write.
+///
+/// # Errors
+/// The kernel's.
+pub fn memfd(name: &str, len: usize, flags: MemfdFlags) -> io::Result<OwnedFd> {
+    let flags = flags | MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    // With `vm.memfd_noexec=2` there are no others. Before Linux 6.3 the flag is not known.
+    let fd = match rustix::fs::memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL) {
+        Err(Errno::INVAL) => rustix::fs::memfd_create(name, flags)?,
+        other => other?,
+    };
+    // Ours has been opened for both; this is asked of those that are opened by name.
+    rustix::fs::fchmod(&fd, Mode::RUSR)?;
     rustix::fs::ftruncate(&fd, len as u64)?;
     // A peer that is handed the descriptor must not be able to cut the memory off under us (SIGBUS).
     rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
@@ -380,6 +394,38 @@ mod tests {
     fn the_descriptor_cannot_be_shrunk_by_a_peer() {
         let memory = SharedMemory::new("test", 8192, HugePages::Never).unwrap();
         assert!(rustix::fs::ftruncate(memory.fd(), 4096).is_err());
+    }
+
+    #[test]
+    fn a_peer_that_was_handed_a_descriptor_for_reading_gets_none_for_writing() {
+        let memory = SharedMemory::new("test", 4096, HugePages::Never).unwrap();
+        let found = rustix::fs::fstat(memory.fd()).unwrap();
+        assert_eq!(found.st_mode & 0o777, 0o400);
+        let seals = rustix::fs::fcntl_get_seals(memory.fd()).unwrap();
+        assert!(seals.contains(SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL), "{seals:?}");
+        // Linux 6.3: `F_SEAL_EXEC`.
+        let known = rustix::fs::memfd_create("test", MemfdFlags::NOEXEC_SEAL).is_ok();
+        assert_eq!(seals.bits() & 0x20 != 0, known, "{seals:?}");
+        if !rustix::process::geteuid().is_root() {
+            // (Root asks nobody.)
+            let fd = memory.read_only_fd().unwrap();
+            assert!(File::options().write(true).open(format!("/proc/self/fd/{}", fd.as_raw_fd())).is_err());
+            return;
+        }
+        // As another user, this program's descriptor is its standard input.
+        let reopen = |fd: OwnedFd| {
+            let mut shell = std::process::Command::new("sh");
+            std::os::unix::process::CommandExt::uid(&mut shell, 65534);
+            shell
+                .args(["-c", "exec 3<>/proc/self/fd/0"])
+                .current_dir("/")
+                .stdin(fd)
+                .stderr(std::process::Stdio::null());
+            shell.status().unwrap().success()
+        };
+        assert!(!reopen(memory.read_only_fd().unwrap()), "opened for writing");
+        let open = rustix::fs::memfd_create("test", MemfdFlags::CLOEXEC).unwrap();
+        assert!(reopen(open), "so this can fail");
     }
 
     #[test]

@@ -18,7 +18,7 @@ use vfio_ioctls::{VfioContainer, VfioDevice, VfioError, VfioRegionInfoCap};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::sysfs::{self, PciAddress};
-use crate::{Access, Backend, BarInfo, Error, MappedArea, Result, SharedMemory, vfio_ioctl};
+use crate::{Access, Backend, BarInfo, Error, MappedArea, Result, SharedMemory, memlock, vfio_ioctl};
 
 pub(crate) struct Vfio {
     address: PciAddress,
@@ -32,7 +32,7 @@ impl Vfio {
     pub(crate) fn open(address: PciAddress) -> Result<Self> {
         let path = sysfs::viable(Path::new("/sys/bus/pci/devices"), address)?;
         let error = |error: VfioError| {
-            let hint = hint(&error);
+            let hint = hint(&error, address);
             Error::Vfio { address: address.to_string(), text: error.to_string(), hint }
         };
         let container = Arc::new(VfioContainer::new(None).map_err(error)?);
@@ -41,7 +41,7 @@ impl Vfio {
     }
 
     fn error(&self, text: String) -> Error {
-        Error::Vfio { address: self.address.to_string(), text, hint: "" }
+        Error::Vfio { address: self.address.to_string(), text, hint: String::new() }
     }
 
     /// Offsets and lengths of the parts of a region that may be mapped.
@@ -141,11 +141,11 @@ impl Backend for Vfio {
     fn dma_map(&self, iova: u64, memory: &SharedMemory, range: Range<usize>, access: Access) -> Result<()> {
         vfio_ioctl::map(self.container(), iova, memory, range.start, range.len(), access).map_err(|source| {
             let hint = match source.raw_os_error() {
-                Some(libc::ENOMEM) => {
-                    "; the locked-memory limit is too low: raise it (ulimit -l, or LimitMEMLOCK= of the service)"
+                Some(libc::ENOMEM) => memlock::hint(range.len()),
+                Some(libc::ENOSPC) => {
+                    "; too many mappings in the container: raise dma_entry_limit of vfio_iommu_type1".into()
                 }
-                Some(libc::ENOSPC) => "; too many mappings in the container: raise dma_entry_limit of vfio_iommu_type1",
-                _ => "",
+                _ => String::new(),
             };
             Error::Map { device: self.name(), len: range.len(), source, hint }
         })
@@ -163,19 +163,24 @@ impl Vfio {
     }
 }
 
-fn hint(error: &VfioError) -> &'static str {
+fn hint(error: &VfioError, address: PciAddress) -> String {
+    let user = rustix::process::geteuid().as_raw();
     match error {
         VfioError::OpenContainer(source) if source.kind() == io::ErrorKind::NotFound => {
-            "; load the driver: modprobe vfio-pci"
+            "; load the driver: modprobe vfio-pci".into()
         }
-        VfioError::OpenGroup(source, _) if source.kind() == io::ErrorKind::PermissionDenied => {
-            "; give the user the group's file: chown USER /dev/vfio/GROUP"
+        VfioError::OpenContainer(source) if source.kind() == io::ErrorKind::PermissionDenied => {
+            "; everybody may have that file, it gives nothing by itself: sudo chmod 666 /dev/vfio/vfio".into()
         }
+        VfioError::OpenGroup(source, group) if source.kind() == io::ErrorKind::PermissionDenied => format!(
+            "; give this user the group's file: sudo chown {user} /dev/vfio/{group}, or sudo stillwire-xtask bind --user {user} \
+             {address}"
+        ),
         VfioError::OpenGroup(source, _) if source.kind() == io::ErrorKind::ResourceBusy => {
-            "; another program has the group open"
+            "; another program has the group open".into()
         }
-        VfioError::ContainerSetIOMMU(_) => "; the IOMMU is off or has no interrupt remapping: intel_iommu=on",
-        _ => "",
+        VfioError::ContainerSetIOMMU(_) => "; the IOMMU is off or has no interrupt remapping: intel_iommu=on".into(),
+        _ => String::new(),
     }
 }
 

@@ -19,7 +19,7 @@ use vfio_bindings::bindings::vfio::{
 };
 use vfio_user::Client;
 
-use crate::{Access, Backend, BarInfo, Error, MappedArea, Result, SharedMemory};
+use crate::{Access, Backend, BarInfo, Error, MappedArea, Result, SharedMemory, peer};
 
 pub(crate) struct VfioUser {
     path: PathBuf,
@@ -35,10 +35,20 @@ struct State {
 impl VfioUser {
     pub(crate) fn connect(path: &Path) -> Result<Self> {
         let refused = |text: String| Error::VfioUser { path: path.to_owned(), text };
+        let unseen = |error| refused(format!("asking whose it is: {error}; is /proc mounted?"));
+        let before = peer::connected().map_err(unseen)?;
         // The crate trusts the lengths in the peer's first answers and panics on absurd ones.
         let client = panic::catch_unwind(|| Client::new(path))
             .map_err(|_| refused("the peer's greeting makes no sense; is this a vfio-user socket?".into()))?
             .map_err(|error| refused(explain(&error)))?;
+        // So far it was only greeted; next it would be given memory. The crate keeps its socket to itself, so all that has been
+        // connected meanwhile must lead to the right user.
+        let mut ends = peer::connected().map_err(unseen)?;
+        ends.retain(|inode, _| !before.contains_key(inode));
+        ends.values().try_for_each(peer::check).map_err(|stranger| refused(stranger.to_string()))?;
+        if ends.is_empty() {
+            return Err(refused("the peer is gone already".into()));
+        }
         Ok(Self { path: path.to_owned(), client: Mutex::new(State { client, broken: None }) })
     }
 

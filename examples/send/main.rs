@@ -26,7 +26,7 @@ use stillwire_examples::station::{Patience, Station};
 use stillwire_examples::{Error, Result};
 use stillwire_filecache::{Cache, DirectConfig, DirectFile, Stats};
 
-use options::{Arguments, Plan};
+use options::{Arguments, Disk, Plan};
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -135,7 +135,9 @@ fn cache_for(plan: &Plan) -> Result<Cache> {
     let len = len.unwrap_or(0);
     let bytes = plan.cache.unwrap_or((len + (len / 64) + (4 << 20)).min(MOST_CACHE).min(memory() / 4));
     let bytes = usize::try_from(bytes).map_err(|_| source(std::io::Error::from(std::io::ErrorKind::OutOfMemory)))?;
-    let config = stillwire_filecache::Config { bytes, huge: plan.huge, patience: PATIENCE, ..Default::default() };
+    let io_uring = plan.disk == Disk::IoUring;
+    let config =
+        stillwire_filecache::Config { bytes, huge: plan.huge, io_uring, patience: PATIENCE, ..Default::default() };
     let cache = Cache::new(config)?;
     for notice in cache.notices() {
         eprintln!("send: note: {notice}");

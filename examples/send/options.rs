@@ -93,6 +93,9 @@ pub struct Arguments {
     /// Take huge pages for the file if there are free ones. A writer then waits for 2 MiB at a time.
     #[arg(long)]
     huge: bool,
+    /// How the cache reaches the disk: io_uring, where that can be had, or threads, for tools that can not follow io_uring (valgrind).
+    #[arg(long, value_enum, default_value_t = Disk::IoUring)]
+    disk: Disk,
     /// Capture the frames that are sent and received into a pcap file; with port=N only UDP datagrams from or to that port.
     /// Every byte is copied for it, so the sender is slower.
     #[arg(long, value_name = "FILE[,port=N]")]
@@ -140,9 +143,18 @@ pub struct Plan {
     pub direct: bool,
     pub cache: Option<u64>,
     pub huge: bool,
+    pub disk: Disk,
     pub capture: Option<Spec>,
     pub metrics: Option<SocketAddr>,
     pub json: bool,
+}
+
+/// How the cache reaches the disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub enum Disk {
+    #[value(name = "io_uring")]
+    IoUring,
+    Threads,
 }
 
 impl Plan {
@@ -254,6 +266,7 @@ impl Arguments {
             direct: self.direct,
             cache: self.cache.map(|mib| mib << 20),
             huge: self.huge,
+            disk: self.disk,
             capture: self.capture,
             metrics: self.metrics,
             json: self.json,

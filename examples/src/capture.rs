@@ -14,6 +14,7 @@ use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, Write};
 use std::ops::Range;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::str::FromStr;
@@ -79,13 +80,16 @@ pub struct Counts {
 }
 
 impl Capture {
-    /// Makes the file, or empties it if it is there.
+    /// Makes the file, for this user only, or empties it if it is there.
     ///
     /// # Errors
     /// [`Error::File`] when it cannot be written.
     pub fn create(spec: Spec) -> Result<Self> {
         let error = |source| Error::File { path: spec.path.clone(), source };
-        let (file, records) = (File::create(&spec.path).map_err(error)?, Records::default());
+        // It has the bytes of files that others may not be allowed to read. One that is there keeps its mode.
+        let mut options = File::options();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        let (file, records) = (options.open(&spec.path).map_err(error)?, Records::default());
         let header = PcapHeader {
             snaplen: LONGEST,
             datalink: DataLink::ETHERNET,

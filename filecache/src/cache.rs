@@ -311,8 +311,8 @@ fn notices(arena: &Arena, uffd: &Uffd, engine: &Engine) -> Vec<String> {
     if !uffd.hears_kernel_stores() {
         notices.push(
             "guard: only stores by programs are paused; a store by the kernel into a held page (read(2) into a view) \
-             fails with EFAULT. Run with CAP_SYS_PTRACE, give access to /dev/userfaultfd, or set sysctl \
-             vm.unprivileged_userfaultfd=1"
+             fails with EFAULT. To have these wait as well, give this user /dev/userfaultfd (sudo chown USER \
+             /dev/userfaultfd), run with CAP_SYS_PTRACE, or set sysctl vm.unprivileged_userfaultfd=1"
                 .into(),
         );
     }

@@ -26,7 +26,7 @@ pub enum Error {
     },
     /// No userfaultfd by any of the three ways.
     #[error(
-        "guard: no userfaultfd can be had ({source}); run with CAP_SYS_PTRACE, give access to /dev/userfaultfd, or set sysctl vm.unprivileged_userfaultfd=1; in a container its seccomp profile must allow userfaultfd"
+        "guard: no userfaultfd can be had ({source}); a seccomp filter must allow userfaultfd (SystemCallFilter= of a service, the profile of a container); else give this user /dev/userfaultfd (sudo chown USER /dev/userfaultfd), run with CAP_SYS_PTRACE, or set sysctl vm.unprivileged_userfaultfd=1"
     )]
     NoUserfaultfd {
         /// The kernel's answer to the last way.
@@ -161,6 +161,14 @@ pub enum Error {
         /// What to do.
         hint: &'static str,
     },
+    /// What serves at the socket is another user's process.
+    #[error("{socket}: {stranger}", socket = socket.display())]
+    Stranger {
+        /// The socket.
+        socket: PathBuf,
+        /// Who.
+        stranger: stillwire_dma::peer::Stranger,
+    },
     /// A cache in another process has refused something, or failed at it.
     #[error("{socket}: the cache there answers: {text}", socket = socket.display())]
     Answered {
@@ -288,7 +296,7 @@ impl Error {
         let kernels = source.and_then(io::Error::raw_os_error);
         kernels.unwrap_or(match self {
             Self::NotFound { .. } => libc::ENOENT,
-            Self::NotPermitted { .. } | Self::ReadOnly { .. } => libc::EACCES,
+            Self::NotPermitted { .. } | Self::ReadOnly { .. } | Self::Stranger { .. } => libc::EACCES,
             Self::NotRegular { .. } | Self::OutOfRange { .. } => libc::EINVAL,
             Self::ArenaFull { .. } => libc::ENOMEM,
             Self::Conflict { .. } => libc::EBUSY,

@@ -28,7 +28,7 @@ impl Watch {
         let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
         Ok(Self {
             inotify: inotify::init(flags)
-                .map_err(error("inotify_init1; sysctl fs.inotify.max_user_instances may be too low"))?,
+                .map_err(error("inotify_init1; where too many files are open, ulimit -n or sysctl fs.inotify.max_user_instances is too low"))?,
             bell: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(error("eventfd"))?,
             files: Mutex::default(),
         })

@@ -34,6 +34,9 @@ impl Server {
         });
         let thread = Some(thread.map_err(|error| refuse(error.to_string()))?);
         tracing::info!(%address, "metrics are served");
+        if !address.ip().is_loopback() {
+            tracing::warn!(%address, "metrics are served to all who can reach that address, unasked and in the clear; 127.0.0.1 is for this machine only");
+        }
         Ok(Self { http, address, thread })
     }
 

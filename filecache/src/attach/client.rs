@@ -8,7 +8,7 @@ mod laying;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -17,6 +17,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use rustix::fs::SealFlags;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{Shutdown, SocketAddrUnix, shutdown};
 use stillwire_dma::copy::{copy_in, copy_out};
@@ -42,7 +43,7 @@ pub struct AttachedFile {
 /// Attaches to the file at `path` in the cache that serves at `socket` ([`Cache::serve`](crate::Cache::serve)).
 ///
 /// # Errors
-/// [`Error::Door`]: nobody serves there. [`Error::Answered`]: the cache can not open the file for writing.
+/// [`Error::Door`]: nobody serves there. [`Error::Stranger`]: somebody of another user does, who is not root. [`Error::Answered`]: the cache can not open the file for writing.
 /// [`Error::NoUserfaultfd`], [`Error::NoWriteProtect`]: this process needs a userfaultfd of its own, as the cache does.
 /// [`Error::View`]: no address space.
 pub fn attach(socket: impl AsRef<Path>, path: impl AsRef<Path>) -> Result<AttachedFile> {
@@ -165,6 +166,8 @@ struct Shared {
     uffd: Uffd,
     /// The whole arena.
     arena: OwnedFd,
+    /// Bytes of it, which nobody can cut off.
+    arena_len: u64,
     reserve: Reserve,
     /// Of the view, bytes.
     capacity: usize,
@@ -221,8 +224,16 @@ impl Shared {
         let address = SocketAddrUnix::new(socket_path).map_err(|code| door("naming the socket", "")(code.into()))?;
         let hint = "; start what serves the cache there (send --serve, Cache::serve), as the same user";
         rustix::net::connect(&socket, &address).map_err(|code| door("connecting", hint)(code.into()))?;
+        // It will get a descriptor that can stop every thread here, and give memory that it could make anything of.
+        let stranger = |stranger| Error::Stranger { socket: socket_path.to_path_buf(), stranger };
+        stillwire_dma::peer::check(&socket).map_err(stranger)?;
         let _ = set_socket_timeout(&socket, Timeout::Recv, Some(ANSWER));
-        let hear = || match receive(&socket) {
+        // Who refuses without having heard us out resets the connection: the kernel says that first, and then what was said.
+        let listen = || match receive(&socket) {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => receive(&socket),
+            other => other,
+        };
+        let hear = || match listen() {
             Ok(Some((Message::Refused { code, text }, _))) => {
                 let source = io::Error::from_raw_os_error(code);
                 Err(Error::Answered { socket: socket_path.to_path_buf(), text, source })
@@ -236,6 +247,7 @@ impl Shared {
         let _ = send(&socket, &hello, None, true);
         let (Message::Welcome { len, page_shift, capacity }, fds) = hear()? else { return Err(strange()) };
         let [arena] = <[OwnedFd; 1]>::try_from(fds).map_err(|_| strange())?;
+        let arena_len = lasting_len(arena.as_fd()).ok_or_else(strange)?;
         let sane = (12..=30).contains(&page_shift) && (1..=1u64 << 47 >> page_shift).contains(&capacity);
         let page_shift = Some(page_shift as u32).filter(|_| sane).ok_or_else(strange)?;
         let uffd = Uffd::open()?;
@@ -261,6 +273,7 @@ impl Shared {
             path,
             uffd,
             arena,
+            arena_len,
             reserve,
             capacity: (capacity as usize) << page_shift,
             page_shift,
@@ -370,7 +383,31 @@ impl Shared {
     }
 }
 
+/// Length of memory that can not become shorter: what is laid beyond its end would be a SIGBUS, and no error.
+fn lasting_len(memory: BorrowedFd<'_>) -> Option<u64> {
+    let seals = rustix::fs::fcntl_get_seals(memory).ok()?;
+    let len = rustix::fs::fstat(memory).ok()?.st_size;
+    u64::try_from(len).ok().filter(|_| seals.contains(SealFlags::SHRINK))
+}
+
 /// Bytes that are laid and copied before more are laid.
 const AT_ONCE: usize = 256 << 10;
 /// How long the cache may take to open a file.
 const ANSWER: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::MemfdFlags;
+
+    #[test]
+    fn memory_that_can_be_cut_off_is_not_taken() {
+        let memory = rustix::fs::memfd_create("test", MemfdFlags::ALLOW_SEALING).unwrap();
+        rustix::fs::ftruncate(&memory, 8192).unwrap();
+        rustix::fs::fcntl_add_seals(&memory, SealFlags::GROW).unwrap();
+        assert_eq!(lasting_len(memory.as_fd()), None);
+        rustix::fs::fcntl_add_seals(&memory, SealFlags::SHRINK).unwrap();
+        assert_eq!(lasting_len(memory.as_fd()), Some(8192));
+        assert_eq!(lasting_len(std::fs::File::open("/dev/null").unwrap().as_fd()), None);
+    }
+}

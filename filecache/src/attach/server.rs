@@ -52,8 +52,9 @@ impl Cache {
     /// Lets writers in other processes attach at `socket` ([`attach`](crate::attach::attach)). A socket that a dead
     /// process has left there is replaced.
     ///
-    /// **Whoever may connect can read and write every byte of the cache's memory**, and every file that this process can
-    /// open for writing. The socket is made with mode 0600; put it where only those can go who may do that.
+    /// **Whoever attaches can read and write every byte of the cache's memory**, and every file that this process can open for
+    /// writing. So the socket is made with mode 0600, and whatever becomes of that, only processes of the same user, or of
+    /// root, are let in.
     ///
     /// # Errors
     /// [`Error::Door`]: somebody listens there already, or the socket can not be made.
@@ -179,6 +180,13 @@ impl Inner {
 
     /// Starts a thread for who has connected.
     fn let_in(self: &Arc<Self>, socket: OwnedFd) {
+        // Whatever the mode of the socket's file has become: what is handed over is this user's memory and files. Before it
+        // has a place, of which there are not many.
+        if let Err(stranger) = stillwire_dma::peer::check(&socket) {
+            tracing::warn!(socket = %self.path.display(), %stranger, "a process was refused");
+            let _ = send(&socket, &Message::Refused { code: libc::EACCES, text: stranger.to_string() }, None, false);
+            return;
+        }
         let mut links = lock(&self.links);
         if links.len() >= MOST_ATTACHED {
             let text = format!("{MOST_ATTACHED} processes are attached already; detach one");

@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses a part")]
 
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -63,7 +63,7 @@ fn obey(file: &AttachedFile, line: &[&str]) -> stillwire_filecache::Result<Strin
         }
         "len" => return Ok(file.len().to_string()),
         "count" => return count(file, number(1), Duration::from_millis(number(2))),
-        "exec" => panic!("{}", std::os::unix::process::CommandExt::exec(Command::new("sleep").arg("60"))),
+        "exec" => panic!("{}", Command::new("sleep").arg("60").exec()),
         other => panic!("{other}"),
     }
     Ok("ok".into())
@@ -126,9 +126,21 @@ impl Process {
         process
     }
 
+    /// One that is about to attach, or a cache that is about to serve, as another user, by a `copy` of this program that user can
+    /// run. Needs root.
+    pub fn of_user(user: u32, copy: &Path, serves: bool, socket: &Path, file: &Path) -> Self {
+        let mut command = Command::new(copy);
+        // The folder of whoever runs the tests may be closed to that user.
+        command.args(ARGUMENTS).env(SOCKET, socket).env(FILE, file).current_dir("/").uid(user).gid(user);
+        if serves {
+            command.env(SERVER, "1");
+        }
+        Self::spawn(command)
+    }
+
     fn command(socket: &Path, file: &Path) -> Command {
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", "another_process", "--nocapture"]).env(SOCKET, socket).env(FILE, file);
+        command.args(ARGUMENTS).env(SOCKET, socket).env(FILE, file);
         command
     }
 
@@ -194,6 +206,7 @@ impl Drop for Process {
     }
 }
 
+const ARGUMENTS: [&str; 3] = ["--exact", "another_process", "--nocapture"];
 const SOCKET: &str = "STILLWIRE_TEST_SOCKET";
 const FILE: &str = "STILLWIRE_TEST_FILE";
 const SERVER: &str = "STILLWIRE_TEST_SERVER";

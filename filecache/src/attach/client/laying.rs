@@ -41,6 +41,9 @@ impl Shared {
 
     fn lay(&self, mapped: bool, at: u64, offset: u64, len: u64) -> io::Result<()> {
         let (at, len) = self.in_view(mapped, at, len)?;
+        if offset.checked_add(len as u64).is_none_or(|end| end > self.arena_len) {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
         // SAFETY: inside of the reserve (checked), which is mapped (checked, and locked by the caller).
         unsafe { kernel::lay_file(&self.uffd, self.arena.as_fd(), offset, self.reserve.base + at, len) }?;
         self.write_laid().insert(at, len);
@@ -97,7 +100,7 @@ impl Shared {
             std::thread::sleep(Duration::from_micros(100));
         }
         // Then a file that has no bytes.
-        if let Ok(empty) = rustix::fs::memfd_create("stillwire-gone", MemfdFlags::CLOEXEC) {
+        if let Ok(empty) = stillwire_dma::memfd("stillwire-gone", 0, MemfdFlags::empty()) {
             self.map_over(|at, len, prot| {
                 // SAFETY: as above.
                 unsafe { mmap(at, len, prot, MapFlags::SHARED | MapFlags::FIXED, &empty, 0) }

@@ -1,10 +1,12 @@
 //! Many seeds, or one of them again.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use serde_json::{Value, json};
 use stillwire_scheduler::seeded::{self, Bug};
 use stillwire_scheduler::{Ended, Failure, Settings, run};
 
@@ -28,11 +30,22 @@ pub fn main(options: &Options) -> ExitCode {
     if bugs.is_empty() {
         let all = hunt(options, None);
         all.print(options);
+        if let Err(why) = write(options, &all.figures(options)) {
+            eprintln!("simulate: {why}");
+            return ExitCode::FAILURE;
+        }
         return if all.failed.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
-    let mut missed = 0;
+    let (mut missed, mut figures) = (0, Vec::new());
     for (name, bug) in bugs {
         let all = hunt(options, Some(bug));
+        let found = all.failed.as_ref();
+        figures.push(json!({
+            "mistake": name,
+            "seeds": all.seeds,
+            "found_by": found.map(|(seed, _)| seed),
+            "said": found.map(|(_, failure)| &failure.what),
+        }));
         match &all.failed {
             Some((seed, failure)) => println!("{name}: found by seed {seed}, of {}: {}", all.seeds, failure.what),
             None => {
@@ -41,7 +54,18 @@ pub fn main(options: &Options) -> ExitCode {
             }
         }
     }
+    if let Err(why) = write(options, &json!({ "most_seeds": options.seeds, "mistakes": figures })) {
+        eprintln!("simulate: {why}");
+        return ExitCode::FAILURE;
+    }
     if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Keeps the figures where they are wanted.
+fn write(options: &Options, figures: &Value) -> Result<(), String> {
+    let Some(path) = &options.json else { return Ok(()) };
+    let text = serde_json::to_string_pretty(figures).unwrap_or_default();
+    std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
 }
 
 /// What many seeds came to.
@@ -50,15 +74,34 @@ struct All {
     seeds: u64,
     steps: u64,
     counts: Counts,
+    /// How often each thing went wrong on purpose, and in how many seeds.
+    faults: BTreeMap<&'static str, (u64, u64)>,
     failed: Option<(u64, Failure)>,
     took: std::time::Duration,
 }
 
 impl All {
+    fn figures(&self, options: &Options) -> Value {
+        let faults =
+            self.faults.iter().map(|(name, (times, seeds))| json!({ "fault": name, "times": times, "seeds": seeds }));
+        json!({
+            "from": options.from,
+            "seeds": self.seeds,
+            "steps": self.steps,
+            "seconds": self.took.as_secs_f64(),
+            "violations": u64::from(self.failed.is_some()),
+            "counts": self.counts,
+            "faults": faults.collect::<Vec<_>>(),
+        })
+    }
+
     fn print(&self, options: &Options) {
         let Self { seeds, steps, counts, took, .. } = self;
         println!("simulate: {seeds} seeds from {}, {steps} steps, {:.1} s", options.from, took.as_secs_f64());
         println!("{counts:?}");
+        for (name, (times, seeds)) in &self.faults {
+            println!("  {times:>9} times in {seeds:>7} seeds: {name}");
+        }
         if let Some((seed, failure)) = &self.failed {
             println!("seed {seed} FAILED: {}", failure.what);
             println!("to see it again: simulate --replay {seed}");
@@ -84,6 +127,11 @@ fn hunt(options: &Options, bug: Option<Bug>) -> All {
                     let mut all = all.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                     all.seeds += 1;
                     all.counts += ledger::counts();
+                    for (name, times) in ledger::faults() {
+                        let (total, seeds) = all.faults.entry(name).or_default();
+                        *total += times;
+                        *seeds += 1;
+                    }
                     match answer {
                         Ok(ended) => all.steps += ended.steps,
                         Err(failure) => {

@@ -10,7 +10,7 @@ use stillwire_scheduler::seeded::Bug;
 #[command(name = "simulate")]
 pub struct Options {
     /// How many seeds.
-    #[arg(long, default_value_t = 1000)]
+    #[arg(long, default_value_t = 3000)]
     pub seeds: u64,
     /// The first of them.
     #[arg(long, default_value_t = 0)]

@@ -22,5 +22,5 @@ pub mod thread;
 pub mod time;
 
 pub use run::{
-    Ended, Failure, Settings, chance, choose, failed, log, on_step, panicked, run, sleep, step, wait_for, wake,
+    Ended, Failure, Settings, abandon, chance, choose, failed, log, on_step, panicked, run, sleep, step, wait_for, wake,
 };

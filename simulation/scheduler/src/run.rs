@@ -59,7 +59,11 @@ pub fn run(settings: Settings, main: impl FnOnce() + Send + 'static) -> Result<E
     let state = STATE.with_borrow_mut(Option::take).unwrap_or_else(|| unreachable!("put there above"));
     let ended = Ended { steps: state.steps, time: state.now, trace: state.trace, log: state.log };
     match failure {
-        None => Ok(ended),
+        None if !state.abandons => Ok(ended),
+        None => {
+            state.tasks.into_iter().for_each(std::mem::forget);
+            Ok(ended)
+        }
         Some(what) => {
             // Their ends would run code of tasks that were stopped in the middle of anything.
             state.tasks.into_iter().for_each(std::mem::forget);
@@ -162,6 +166,11 @@ pub fn panicked(what: &str) {
         }
     }
     eprintln!("{what}");
+}
+
+/// The run ends well with the first task, whoever has not ended then.
+pub fn abandon() {
+    with(|state| state.abandons = true);
 }
 
 /// Keeps a line of what happens, if the run keeps them.
@@ -324,6 +333,7 @@ struct State {
     most_steps: u64,
     trace: u64,
     failure: Option<String>,
+    abandons: bool,
     check: Option<Check>,
     keeps_log: bool,
     log: Vec<String>,
@@ -370,6 +380,7 @@ impl State {
             most_steps: settings.most_steps,
             trace: 0,
             failure: None,
+            abandons: false,
             check: None,
             keeps_log: settings.keeps_log,
             log: Vec::new(),
@@ -451,7 +462,8 @@ impl State {
     /// The first task has ended: who has not.
     fn left_behind(&self, first: usize) -> Option<String> {
         let left: Vec<_> = self.tasks.iter().filter(|task| !task.is_done).collect();
-        (!left.is_empty()).then(|| format!("{} has ended before others; {}", self.tasks[first].name, self.all()))
+        (!left.is_empty() && !self.abandons)
+            .then(|| format!("{} has ended before others; {}", self.tasks[first].name, self.all()))
     }
 
     /// Who does what.

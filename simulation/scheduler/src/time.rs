@@ -6,6 +6,11 @@ pub use std::time::Duration;
 
 use crate::run;
 
+/// Time that has passed in the run; none outside of one.
+pub fn now() -> Duration {
+    Instant::now().0
+}
+
 /// A moment of the run; outside of one, all moments are the same.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Instant(Duration);
@@ -14,6 +19,11 @@ impl Instant {
     /// This one.
     pub fn now() -> Self {
         Self(if run::is_active() { run::now() } else { Duration::ZERO })
+    }
+
+    /// Time from the run's beginning to this moment.
+    pub fn since_start(&self) -> Duration {
+        self.0
     }
 
     /// Time since then.

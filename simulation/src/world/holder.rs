@@ -12,7 +12,7 @@ pub fn work(files: &[File], holds: u32, time: u64) {
     for _ in 0..holds {
         let file = &files[choose(files.len() as u64) as usize];
         let range = place(file.len);
-        match Watched::hold(file, range.start as u64..range.end as u64) {
+        match Watched::of(file, range.start as u64..range.end as u64) {
             Ok(hold) => {
                 sleep(Duration::from_nanos(choose(time.max(1))));
                 drop(hold);
@@ -30,7 +30,7 @@ pub struct Watched {
 
 impl Watched {
     /// Holds a range, and looks whether it shows what it must.
-    pub fn hold(file: &File, range: std::ops::Range<u64>) -> stillwire_filecache::Result<Self> {
+    pub fn of(file: &File, range: std::ops::Range<u64>) -> stillwire_filecache::Result<Self> {
         let floor = file.content.floor();
         let hold = file.cached.hold(range.clone())?;
         ledger::held(&addresses(&hold));
@@ -43,6 +43,11 @@ impl Watched {
             failed("the digest of a hold is not that of its bytes".into());
         }
         Ok(Self { hold: Some(hold), bytes })
+    }
+
+    /// The hold itself.
+    pub fn hold(&self) -> &Hold {
+        self.hold.as_ref().unwrap_or_else(|| unreachable!("there until it is dropped"))
     }
 }
 

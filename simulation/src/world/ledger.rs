@@ -1,6 +1,10 @@
 //! Who holds what, as the world itself has counted it, beside what the cache says.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use stillwire_emulator::DmaAccess;
+use stillwire_scheduler::failed;
 
 /// The books of a run.
 #[derive(Default)]
@@ -9,6 +13,12 @@ pub struct Ledger {
     base: usize,
     /// By page of that memory: holds that were given out and not dropped.
     holds: Vec<u32>,
+    /// What device addresses the memory has: first one, length.
+    mapped: (u64, u64),
+    /// Tokens in rings: what they let a device read.
+    rings: BTreeMap<u64, Vec<(u64, u32)>>,
+    next_token: u64,
+    faults: BTreeMap<&'static str, u64>,
     counts: Counts,
 }
 
@@ -44,7 +54,7 @@ impl std::ops::AddAssign for Counts {
 
 /// New books, for memory at `base` of so many pages.
 pub fn open(base: usize, pages: usize) {
-    LEDGER.set(Ledger { base, holds: vec![0; pages], counts: Counts::default() });
+    LEDGER.set(Ledger { base, holds: vec![0; pages], ..Ledger::default() });
 }
 
 /// What was counted.
@@ -101,6 +111,69 @@ pub fn compare(cache: &[u32], exactly: bool) -> Result<(), String> {
         }
         Ok(())
     })
+}
+
+/// The memory has these device addresses.
+pub fn map(first: u64, len: u64) {
+    LEDGER.with_borrow_mut(|ledger| ledger.mapped = (first, len));
+}
+
+/// A device may read these addresses from now on; the number of that.
+pub fn posted(segments: Vec<(u64, u32)>) -> u64 {
+    LEDGER.with_borrow_mut(|ledger| {
+        ledger.next_token += 1;
+        ledger.rings.insert(ledger.next_token, segments);
+        ledger.next_token
+    })
+}
+
+/// It has come back.
+pub fn returned(number: u64) {
+    let there = LEDGER.with_borrow_mut(|ledger| ledger.rings.remove(&number).is_some());
+    if !there {
+        failed(format!("token {number} came back twice"));
+    }
+}
+
+/// Tokens that have not come back.
+pub fn in_rings() -> usize {
+    LEDGER.with_borrow(|ledger| ledger.rings.len())
+}
+
+/// A device reaches memory: the cache's only where it was told to, and only to read.
+pub fn device_reaches(access: DmaAccess) {
+    let wrong = LEDGER.with_borrow_mut(|ledger| {
+        let (first, len) = ledger.mapped;
+        let end = access.address + access.len as u64;
+        if end <= first || access.address >= first + len {
+            return None;
+        }
+        ledger.counts.device_reads += 1;
+        let inside = |&(at, len): &(u64, u32)| at <= access.address && end <= at + u64::from(len);
+        match access.write {
+            true => Some("writes into the cache's memory"),
+            false if !ledger.rings.values().flatten().any(inside) => Some("reads what nobody keeps for it any more"),
+            false => None,
+        }
+    });
+    if let Some(wrong) = wrong {
+        failed(format!("the device {wrong}: {access:?}"));
+    }
+}
+
+/// Something goes wrong on purpose.
+pub fn fault(name: &'static str) {
+    LEDGER.with_borrow_mut(|ledger| *ledger.faults.entry(name).or_default() += 1);
+}
+
+/// Whether anything did.
+pub fn is_troubled() -> bool {
+    LEDGER.with_borrow(|ledger| !ledger.faults.is_empty())
+}
+
+/// How often each thing did.
+pub fn faults() -> BTreeMap<&'static str, u64> {
+    LEDGER.with_borrow(|ledger| ledger.faults.clone())
 }
 
 /// Bytes of a page.

@@ -12,16 +12,21 @@ mod content;
 mod disk;
 mod holder;
 pub mod ledger;
+mod port;
+mod sender;
 mod shape;
+mod wire;
 mod writer;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use stillwire_dma::{Access, PciFunction};
 use stillwire_filecache::simulation::{Eye, on_store};
 use stillwire_filecache::{Cache, CachedFile, Config};
 use stillwire_scheduler::thread::{Builder, JoinHandle};
-use stillwire_scheduler::{failed, on_step};
+use stillwire_scheduler::{abandon, chance, choose, failed, on_step, sleep};
 
 use content::Content;
 use disk::Disk;
@@ -59,11 +64,13 @@ pub fn live(shape: &Shape) {
         .iter()
         .enumerate()
         .map(|(number, &len)| {
-            let disk = Disk::new(&format!("file{number}"), &vec![0; len], shape.disk_fails, shape.disk_slow);
+            let content = Content::new(number, len);
+            let bytes = content.first_bytes(len);
+            let disk = Disk::new(&format!("file{number}"), &bytes, shape.disk_fails, shape.disk_slow);
             disks.extend(disk.start());
             let cached = cache.open_storage((1, number as u64), disk.clone());
             let cached = cached.unwrap_or_else(|error| failed(format!("a file can not be opened: {error}")));
-            File { cached, content: Content::new(len), disk, len }
+            File { cached, content, disk, len }
         })
         .collect();
 
@@ -76,16 +83,69 @@ pub fn live(shape: &Shape) {
         let (files, time) = (files.clone(), shape.hold_time);
         actors.push(task("holder", move || holder::work(&files, holds, time)));
     }
+    let (gone, stop) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let ether = wire::Ether::new(shape.harm, !shape.trouble.lies);
+    let (device, function) = port::plug_in(shape.family, shape.trouble, ether);
+    let steps = {
+        let stop = stop.clone();
+        task("device", move || {
+            let mut idle = 0;
+            while !stop.load(Ordering::Relaxed) {
+                idle = if device.step() { 0 } else { (idle + 1).min(8) };
+                if device.is_out() && chance(50) {
+                    device.put_back();
+                }
+                // One that has nothing to do is looked at less and less, or a run would be of nothing else.
+                sleep(Duration::from_nanos(1 + choose([500, 5_000, 20_000][choose(3) as usize] << idle)));
+            }
+        })
+    };
+    if shape.pieces > 0 {
+        map(&cache, &function);
+        let (pieces, own, gone) = (shape.pieces, files.clone(), gone.clone());
+        let may_be_lost = shape.trouble.lies || shape.trouble.pulls;
+        let send = move || {
+            sender::work(&function, &own, pieces, may_be_lost, || gone.store(true, Ordering::Relaxed));
+        };
+        actors.push(task("sender", send));
+    }
     let (chores, own) = (shape.chores, files.clone());
     actors.push(task("chores", move || chores::work(&own, chores)));
-    actors.into_iter().for_each(|actor| drop(actor.join()));
+    while !actors.iter().all(JoinHandle::is_finished) {
+        if gone.load(Ordering::Relaxed) {
+            // The device could not be proved quiet, so pages stay held for good, and writers wait for them. That is as promised.
+            return abandon();
+        }
+        sleep(Duration::from_micros(500));
+    }
+    if gone.load(Ordering::Relaxed) {
+        return abandon();
+    }
+    stop.store(true, Ordering::Relaxed);
+    drop(steps.join());
 
     end(&files);
+    all_let_go(&Eye::on(&cache));
     let kept: Vec<_> = files.iter().map(|file| file.disk.clone()).collect();
     drop(files);
     drop(cache);
     kept.iter().for_each(|disk| disk.stop());
     disks.into_iter().for_each(|disk| drop(disk.join()));
+}
+
+/// Maps the cache's memory for a device.
+#[allow(unsafe_code)]
+fn map(cache: &Cache, function: &PciFunction) {
+    // SAFETY: it is mapped for reading only.
+    let memory = unsafe { cache.memory() };
+    let mapped = function.iommu().map(memory, Access::ReadOnly);
+    let mapping = mapped.unwrap_or_else(|error| failed(format!("no mapping: {error}")));
+    if let Some(whole) = mapping.segment(0..memory.len()) {
+        ledger::map(whole.iova.get(), memory.len() as u64);
+    }
+    if let Err(error) = cache.attach(mapping) {
+        failed(format!("not attached: {error}"));
+    }
 }
 
 /// Everybody has gone: what is there must be what was stored, here and on the disk.
@@ -110,6 +170,19 @@ fn end(files: &[File]) {
         }
         check(file.content.check(0, &file.disk.inner.durable_after_crash(1), &floor, "in the end, the disk"));
     }
+}
+
+/// Nobody of this world holds anything any more: so says the cache, as soon as its own threads have done what they were at.
+fn all_let_go(eye: &Eye) {
+    let mut answer = Ok(());
+    for _ in 0..1000 {
+        answer = eye.holds().map_or(Ok(()), |holds| ledger::compare(&holds, true));
+        if answer.is_ok() {
+            return;
+        }
+        sleep(Duration::from_micros(100));
+    }
+    check(answer);
 }
 
 /// Has everything looked at, all the time.
@@ -139,7 +212,6 @@ pub fn check(answer: Result<(), String>) {
 
 /// A place in a file: first byte and length, at least one.
 pub fn place(len: usize) -> std::ops::Range<usize> {
-    use stillwire_scheduler::choose;
     let start = choose(len as u64) as usize;
     let most = match choose(3) {
         0 => 200,

@@ -2,6 +2,8 @@
 
 use stillwire_scheduler::choose;
 
+use super::port::{Family, Trouble};
+
 /// How a run begins. Everything else is decided by the scheduler's die.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Shape {
@@ -17,6 +19,12 @@ pub struct Shape {
     pub writers: Vec<u32>,
     /// Holds of each of those that only look.
     pub holders: Vec<u32>,
+    /// Pieces of files to send through a NIC, of this family.
+    pub pieces: u32,
+    pub family: Family,
+    pub trouble: Trouble,
+    /// Of a thousand frames, how many come to harm on the wire.
+    pub harm: u64,
     /// Syncs, evictions and the like.
     pub chores: u32,
     /// Of a thousand requests to the disk, how many fail.
@@ -36,14 +44,22 @@ impl Shape {
     pub fn draw() -> Self {
         let between = |least: u64, most: u64| least + choose(most - least + 1);
         let one_of = |of: &[u64]| of[choose(of.len() as u64) as usize];
-        let files = (0..between(1, 2)).map(|_| between(1, 12) as usize * PAGE - choose(2) as usize * 1000).collect();
+        let files = (0..between(1, 2)).map(|_| between(1, 20) as usize * PAGE - choose(2) as usize * 1000).collect();
         Self {
-            cache_pages: between(8, 32) as usize,
+            cache_pages: between(8, 24) as usize,
             folio_pages: one_of(&[1, 2, 4, 16]) as usize,
             snapshots: choose(8) > 0,
             files,
             writers: (0..between(1, 3)).map(|_| between(1, 12) as u32).collect(),
             holders: (0..between(1, 3)).map(|_| between(1, 12) as u32).collect(),
+            pieces: between(0, 10) as u32,
+            family: [Family::Ixgbe, Family::Ice, Family::Virtio][choose(3) as usize],
+            trouble: {
+                let lies = choose(4) == 0;
+                let rate = one_of(if lies { &[200, 2000] } else { &[0, 20, 200, 2000] });
+                Trouble { rate, most: between(1, 6) as u32, lies, pulls: choose(50) == 0 }
+            },
+            harm: one_of(&[0, 10, 200]),
             chores: between(0, 8) as u32,
             disk_fails: one_of(&[0, 0, 20, 200]),
             disk_slow: one_of(&[0, 1_000, 100_000, 5_000_000]),
@@ -73,6 +89,11 @@ impl Shape {
             with(&|shape| shape.holders[number] /= 2);
             with(&|shape| shape.holders[number] = shape.holders[number].saturating_sub(1));
         }
+        with(&|shape| shape.pieces = 0);
+        with(&|shape| shape.pieces /= 2);
+        with(&|shape| shape.trouble.rate = 0);
+        with(&|shape| shape.trouble.most = 1);
+        with(&|shape| shape.harm = 0);
         with(&|shape| shape.chores = 0);
         with(&|shape| shape.chores /= 2);
         with(&|shape| shape.disk_fails = 0);

@@ -21,6 +21,19 @@ transfer() {
     ip addr del 10.78.0.2/24 dev $device
     xtask unbind $1 && driven_by $1 ixgbe
 }
+# as_alice COMMAND...: what that sends is sent by an ordinary user, who may lock so many KiB.
+as_alice() {
+    (
+        ulimit -l $may_lock || exit 1
+        send() { su alice -c "exec /bin/send $*"; }
+        "$@"
+    )
+}
+group_file() { echo /dev/vfio/$(basename $(readlink /sys/bus/pci/devices/$LOOP/iommu_group)); }
+is_powerless() { [ "$(su alice -c 'id -u; grep CapEff /proc/self/status' | tr -d ' \t\n')" = 1000CapEff:0000000000000000 ]; }
+owned() { found=$(stat -c %u:%a $(group_file)); echo $found; [ $found = 1000:600 ]; }
+# says TEXT COMMAND...: it fails, and that is what it says.
+says() { text=$1; shift; "$@" >/tmp/refusal 2>&1 && return 1; cat /tmp/refusal; grep -q "$text" /tmp/refusal; }
 killed() {
     kill -9 $sender
     wait $sender
@@ -52,6 +65,20 @@ check "an E810: a file comes back byte-identical" verified $FILE --device $E810
 check "an E810: in runs that it cuts" verified $FILE --device $E810 --segment
 check "an E810, writers about: no frame is torn, writers wait" scribbled $FILE --device $E810
 check "an E810, the same without holds: frames are torn" torn_without_holds $FILE --device $E810
+# An ordinary user, with a group's file and leave to lock memory, and nothing else.
+mkdir -p /etc && echo "alice:x:1000:1000::/tmp:/bin/sh" >/etc/passwd
+may_lock=8192
+check "a user without capabilities" is_powerless
+check "without the group's file: told what to type" says "sudo chown 1000 $(group_file)" as_alice send $FILE --device $LOOP
+check "bind --user knows its users" says "there is no user bob" xtask bind --user bob $LOOP
+check "bind --user gives the group's file" xtask bind --user alice $LOOP
+check "it is that user's alone" owned
+check "with too little memory to lock: told the limit" says "may lock 8192 KiB.*prlimit --memlock" as_alice send $FILE --device $LOOP
+may_lock=131072
+check "an ordinary user: a file comes back byte-identical" as_alice verified $FILE --device $LOOP --cache 64
+check "an ordinary user, writers about: no frame is torn, writers wait" as_alice scribbled $FILE --device $LOOP --cache 64
+check "an ordinary user: what waits and what does not is said" grep -q "USER_MODE\|EFAULT" /tmp/errors
 check "unbind gives the device back to ixgbe" xtask unbind $LOOP
+check "and the user's file is gone" [ ! -e $(group_file) ]
 check "ixgbe has it" driven_by $LOOP ixgbe
 check "ixgbe brings it up" address $LOOP 10.79.0.2/24

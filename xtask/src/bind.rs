@@ -1,4 +1,5 @@
-//! `cargo xtask bind ADDRESS...` and `unbind`: a PCI function goes to vfio-pci, and back to the driver that it had.
+//! `cargo xtask bind [--user USER] ADDRESS...` and `unbind`: a PCI function goes to vfio-pci, and back to the driver that it
+//! had. With a user, the group's file is that user's; it goes when the function leaves vfio-pci, and its owner with it.
 //!
 //! Only sysfs is written, as one would by hand, and each write is shown. Nothing is done before the whole IOMMU group was
 //! looked at: VFIO opens a group only when none of its functions is with a kernel driver.
@@ -16,11 +17,13 @@ pub struct Paths {
     pub bus: PathBuf,
     /// Which driver each function had, for `unbind`.
     pub memory: PathBuf,
+    /// `/dev/vfio`.
+    pub groups: PathBuf,
 }
 
 impl Paths {
     pub fn of_machine() -> Self {
-        Self { bus: "/sys/bus/pci".into(), memory: "/run/stillwire".into() }
+        Self { bus: "/sys/bus/pci".into(), memory: "/run/stillwire".into(), groups: "/dev/vfio".into() }
     }
 
     fn device(&self, address: &str) -> PathBuf {
@@ -49,12 +52,13 @@ impl Paths {
 ///
 /// # Errors
 /// Says what stands in the way; nothing was changed then, unless a write of sysfs failed.
-pub fn bind(paths: &Paths, addresses: &[String]) -> Result<(), String> {
+pub fn bind(paths: &Paths, args: &[String]) -> Result<(), String> {
+    let (user, addresses) = user(args)?;
     if addresses.is_empty() {
         return Err("say which: cargo xtask bind 0000:03:00.0".into());
     }
-    for address in addresses {
-        look(paths, address, addresses)?;
+    for address in &addresses {
+        look(paths, address, &addresses)?;
     }
     if !paths.bus.join("drivers/vfio-pci").exists() {
         println!("modprobe vfio-pci");
@@ -63,7 +67,43 @@ pub fn bind(paths: &Paths, addresses: &[String]) -> Result<(), String> {
             return Err("there is no driver vfio-pci, and modprobe vfio-pci failed; load it (as root) first".into());
         }
     }
-    addresses.iter().try_for_each(|address| give(paths, address))
+    for address in &addresses {
+        give(paths, address)?;
+        own(paths, address, user)?;
+    }
+    Ok(())
+}
+
+/// Who is to have the devices, if anybody is named, and which.
+fn user(args: &[String]) -> Result<(Option<&str>, Vec<String>), String> {
+    let Some(at) = args.iter().position(|arg| arg == "--user") else { return Ok((None, args.to_vec())) };
+    let user = args.get(at + 1).ok_or("--user wants a name, or a number: --user alice")?;
+    // A number may be of nobody yet. A name must be known before anything is changed, and be no flag of `chown`'s.
+    let known = || {
+        let asked = Command::new("id").args(["-u", "--", user]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        !user.starts_with('-') && asked.is_ok_and(|status| status.success())
+    };
+    if user.parse::<u32>().is_err() && !known() {
+        return Err(format!("there is no user {user}; getent passwd lists those that there are. Nothing was changed"));
+    }
+    let addresses = args[..at].iter().chain(&args[at + 2..]).cloned().collect();
+    Ok((Some(user), addresses))
+}
+
+/// Gives the file of a function's group to `user`, who can then open all that is in it.
+fn own(paths: &Paths, address: &str, user: Option<&str>) -> Result<(), String> {
+    let file = paths.groups.join(group(&paths.device(address)));
+    let Some(user) = user else {
+        println!("to let an ordinary user have it: chown USER {}, or bind --user USER", file.display());
+        return Ok(());
+    };
+    println!("chown {user} {}", file.display());
+    let done = Command::new("chown").args([user.as_ref(), file.as_os_str()]).stdin(Stdio::null()).output();
+    match done {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => Err(format!("{}; run this as root", String::from_utf8_lossy(&output.stderr).trim())),
+        Err(error) => Err(format!("chown: {error}")),
+    }
 }
 
 fn look(paths: &Paths, address: &str, with: &[String]) -> Result<(), String> {
@@ -118,7 +158,7 @@ fn give(paths: &Paths, address: &str) -> Result<(), String> {
     paths.write(&paths.bus.join("drivers_probe"), address)?;
     match paths.driver(address).as_deref() {
         Some("vfio-pci") => {
-            println!("{address} is bound to vfio-pci. By a user: chown USER /dev/vfio/{}", group(&device));
+            println!("{address} is bound to vfio-pci");
             Ok(())
         }
         found => {
@@ -198,8 +238,11 @@ mod tests {
     /// Folders as sysfs has them: (address, driver, group). Nobody acts on what is written.
     fn machine(functions: &[(&str, Option<&str>, Option<&str>)]) -> (tempfile::TempDir, Paths) {
         let root = tempfile::tempdir().unwrap();
-        let paths = Paths { bus: root.path().join("pci"), memory: root.path().join("run") };
+        let (bus, memory, groups) = (root.path().join("pci"), root.path().join("run"), root.path().join("vfio"));
+        let paths = Paths { bus, memory, groups };
         fs::create_dir_all(paths.bus.join("drivers/vfio-pci")).unwrap();
+        fs::create_dir_all(&paths.groups).unwrap();
+        fs::write(paths.groups.join("12"), "").unwrap();
         for (address, driver, group) in functions {
             let device = paths.device(address);
             fs::create_dir_all(&device).unwrap();
@@ -239,6 +282,28 @@ mod tests {
             why.contains("0000:03:00.1 is bound to ixgbe") && why.contains("bind 0000:03:00.0 0000:03:00.1"),
             "{why}"
         );
+    }
+
+    #[test]
+    fn the_groups_file_is_the_users_and_a_user_that_is_not_there_is_noticed_first() {
+        use std::os::unix::fs::{MetadataExt, PermissionsExt};
+        let (bound, unbound) = ([(NIC, Some("vfio-pci"), Some("12"))], [(NIC, Some("ixgbe"), Some("12"))]);
+        let args = |user: &str| [NIC.to_owned(), "--user".into(), user.into()];
+        assert!(refused(&unbound, &[NIC, "--user"]).contains("--user wants a name"));
+        for user in ["no-such-user", "--help", "0:0", ""] {
+            assert!(refused(&unbound, &[NIC, "--user", user]).contains("there is no user"), "{user}");
+        }
+        let (_root, paths) = machine(&bound);
+        let file = paths.groups.join("12");
+        let me = fs::metadata(&file).unwrap().uid();
+        // Root can give it away; others can give it to themselves.
+        let user = if me == 0 { 65534 } else { me };
+        bind(&paths, &args(&user.to_string())).unwrap();
+        let found = fs::metadata(&file).unwrap();
+        assert_eq!((found.uid(), found.permissions().mode() & 0o7), (user, 0o4), "nobody else gets anything");
+        fs::remove_file(&file).unwrap();
+        let why = bind(&paths, &args(&user.to_string())).unwrap_err();
+        assert!(why.contains("/vfio/12") && why.contains("run this as root"), "{why}");
     }
 
     #[test]

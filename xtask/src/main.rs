@@ -1,10 +1,14 @@
 //! One door for development: `cargo xtask test` formats, lints and tests everything, and says what it could not test.
 
 mod bind;
+mod fuzz;
 mod qemu;
 mod race;
 mod run;
+mod sanitize;
 mod setup;
+mod simulate;
+mod soak;
 mod steps;
 mod summary;
 
@@ -34,6 +38,17 @@ fn main() -> ExitCode {
                 Err(why) => complain(&why),
             };
         }
+        "fuzz" => {
+            return match fuzz::Flags::parse(flags) {
+                Ok(flags) => fuzz::fuzz(&root(), &target(), &flags),
+                Err(why) => complain(&why),
+            };
+        }
+        "sanitize" | "miri" if !flags.is_empty() => return complain(&format!("{command} has no flags")),
+        "sanitize" => return sanitize::sanitize(&root(), &target()),
+        "miri" => return sanitize::miri(&root()),
+        "simulate" => return simulate::run(&root(), &target(), flags),
+        "soak" => return soak::run(&root(), &target(), flags),
         _ => {}
     }
     match (command, Flags::parse(flags)) {
@@ -146,8 +161,26 @@ cargo xtask race     Our driver and page cache beside DPDK's driver and the kern
                      --rounds N (15); --frames N a run (65536); --instructions counts them as well, by valgrind;
                      --write renews docs/PERFORMANCE.md and docs/performance.svg; --smoke checks counts alone;
                      --deadline SECONDS kills a contestant that does not answer for longer (120).
-cargo xtask bind 0000:03:00.0 ...
-                     Give PCI functions to vfio-pci, after a look at their whole IOMMU group; shows what it writes.
+cargo xtask fuzz [TARGET ...]
+                     Feed hostile inputs to what faces devices, peers and files, on stable Rust, for 90 s in all; figures and
+                     inputs that were not survived are in target/fuzz.
+                     --seconds N; --seed N makes other inputs; --libfuzzer has libFuzzer look for them, with AddressSanitizer, two
+                     minutes for each target (needs a nightly toolchain, cargo-fuzz, a C++ compiler).
+cargo xtask sanitize The emulated send under AddressSanitizer (where there is a nightly toolchain) and under valgrind (where that is
+                     installed).
+cargo xtask miri     Tests of pure modules in Miri, where the nightly toolchain has it.
+cargo xtask simulate Everything at once in one thread: cache, driver, device, wire and receiver, from one seed, with faults. A seed
+                     that fails says how to see it again.
+                     --seeds N (3000); --from SEED; --replay SEED does one again and makes it smaller; --bug NAME puts a mistake
+                     in that must be found ('all': each of them); figures are in target/reliability.
+cargo xtask soak     Everything at once: caches, NICs, writers in threads and processes, faults from a seed, processes that are killed;
+                     nothing may be torn, lost, stuck or leaked.
+                     --minutes N (1); --seed S repeats what is tried; --crash ROUNDS kills one process at a time instead, at any
+                     moment, and looks at what is left; --json FILE (target/soak/soak.json or crash.json); --break WHAT does
+                     something wrong on purpose, which must be found; --write renews docs/RELIABILITY.md from these files.
+cargo xtask bind [--user USER] 0000:03:00.0 ...
+                     Give PCI functions to vfio-pci, after a look at their whole IOMMU group; shows what it writes. USER gets
+                     the group's file, which is all that an ordinary user needs of a device.
 cargo xtask unbind 0000:03:00.0 ...
                      Give them back to the driver that they had.
 cargo xtask help     This text.

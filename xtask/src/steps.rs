@@ -67,6 +67,11 @@ pub fn all(target: &Path, install: bool) -> Vec<Step> {
             needs: Some("filecache/tests/attach.rs"),
             must_test: true,
         },
+        step("simulation", &["cargo", "xtask", "simulate", "--seeds", "3000"]),
+        step("simulation, with mistakes", &["cargo", "xtask", "simulate", "--bug", "all", "--seeds", "10000"]),
+        step("hostile inputs", &["cargo", "xtask", "fuzz"]),
+        step("soak", &["cargo", "xtask", "soak", "--minutes", "0.7"]),
+        step("crash", &["cargo", "xtask", "soak", "--crash", "42"]),
         step("race", if install { &RACE[..RACE.len() - 1] } else { &RACE }),
         step("qemu", &["cargo", "xtask", "qemu", "--or-skip"]),
     ]

@@ -121,6 +121,7 @@ const EXPECTED_WARNINGS: &[(&str, &str)] = &[
     ("ACPI: IRQ", "q35's serial ports share no interrupt, and the kernel says so"),
     (": resetting", "vfio-pci says so each time that a program opens or closes a device"),
     (": reset done", "vfio-pci says so each time that a program opens or closes a device"),
+    ("RLIMIT_MEMLOCK", "a sender is to run into its limit"),
     ("Direct firmware load for intel/ice/ddp/ice", "the first half of that scenario is without the package"),
     ("Fail during requesting FW", "the first half of that scenario is without the package"),
     ("Entering Safe Mode", "the first half of that scenario is without the package"),

@@ -133,7 +133,12 @@ fn hunt(options: &Options, bug: Option<Bug>) -> All {
                         *seeds += 1;
                     }
                     match answer {
-                        Ok(ended) => all.steps += ended.steps,
+                        Ok(ended) => {
+                            all.steps += ended.steps;
+                            let (total, seeds) = all.faults.entry(STALLED).or_default();
+                            *total += ended.stalls;
+                            *seeds += u64::from(ended.stalls > 0);
+                        }
                         Err(failure) => {
                             // The others end with the seed that they are at.
                             next.store(end, Ordering::Relaxed);
@@ -214,5 +219,6 @@ fn quiet_panics() {
     }));
 }
 
+const STALLED: &str = "a thread is stopped for long, the guard among them";
 /// A run takes some thousands.
 const MOST_STEPS: u64 = 3_000_000;

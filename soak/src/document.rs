@@ -5,7 +5,10 @@ use std::fmt::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use serde_json::Value;
+
 use crate::crash;
+use crate::elsewhere;
 use crate::figures::{self, NAMED};
 use crate::report::Report;
 
@@ -18,13 +21,30 @@ pub struct Arguments {
     crash: PathBuf,
     /// What is written.
     out: PathBuf,
+    /// Of many seeds of the simulation.
+    #[arg(long)]
+    simulation: PathBuf,
+    /// Of the mistakes that were put into it.
+    #[arg(long)]
+    mistakes: PathBuf,
+    /// Of hostile inputs.
+    #[arg(long)]
+    fuzz: PathBuf,
 }
 
 /// Writes it. Reports of runs that failed are written as well, and say so.
 pub fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let soak: Report = serde_json::from_slice(&std::fs::read(&arguments.soak)?)?;
     let crash: crash::Report = serde_json::from_slice(&std::fs::read(&arguments.crash)?)?;
-    std::fs::write(&arguments.out, text(&soak, &crash))?;
+    let read = |path: &PathBuf| -> Result<Value, Box<dyn std::error::Error>> {
+        let bytes = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        Ok(serde_json::from_slice(&bytes)?)
+    };
+    let text = text(&soak, &crash)
+        + &elsewhere::simulation(&read(&arguments.simulation)?, &read(&arguments.mistakes)?)
+        + &elsewhere::fuzz(&read(&arguments.fuzz)?)
+        + FOOT;
+    std::fs::write(&arguments.out, text)?;
     println!("soak: wrote {}", arguments.out.display());
     Ok(ExitCode::SUCCESS)
 }
@@ -75,7 +95,6 @@ fn text(soak: &Report, crash: &crash::Report) -> String {
         with_spaces(crash.acknowledged)
     );
     crash.skipped.iter().for_each(|what| text.push_str(&format!("\nNot done: {what}.\n")));
-    text.push_str(FOOT);
     text
 }
 
@@ -96,7 +115,7 @@ fn verdict(text: &mut String, violations: &[String], good: &str) {
 }
 
 /// 1234567 as `1 234 567`.
-fn with_spaces(number: u64) -> String {
+pub fn with_spaces(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {
@@ -162,7 +181,8 @@ const GROUPS: [(&str, &[&str]); 5] = [
 const HEAD: &str = "\
 # Reliability
 
-Written by `cargo xtask soak --write` from the last reports in `target/soak`; do not edit.
+Written by `cargo xtask soak --write` from the last reports of `cargo xtask soak`, `soak --crash`, `simulate`, `simulate --bug all` and
+`fuzz`; do not edit.
 
 ## What is done, and what must hold
 

@@ -13,6 +13,7 @@
 mod counts;
 mod crash;
 mod document;
+mod elsewhere;
 mod figures;
 mod ledger;
 mod nic;

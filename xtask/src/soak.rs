@@ -22,6 +22,9 @@ pub fn run(root: &Path, target: &Path, flags: &[String]) -> ExitCode {
     let mut program = Command::new(target.join("release/soak"));
     if has("--write") {
         program.arg("document").args([&of_time, &of_kills]).arg(root.join("docs/RELIABILITY.md"));
+        program.arg("--simulation").arg(target.join("reliability/simulation.json"));
+        program.arg("--mistakes").arg(target.join("reliability/mistakes.json"));
+        program.arg("--fuzz").arg(target.join("fuzz/figures.json"));
     } else {
         program.args(flags);
         // What is wrong on purpose is no report to keep.

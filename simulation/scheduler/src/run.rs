@@ -27,6 +27,8 @@ pub struct Ended {
     pub steps: u64,
     /// Time that has passed in it.
     pub time: Duration,
+    /// Times that a task was stopped for long, whatever it was at.
+    pub stalls: u64,
     /// A digest of who went on at each step: equal for equal runs.
     pub trace: u64,
     /// What was logged.
@@ -57,7 +59,8 @@ pub fn run(settings: Settings, main: impl FnOnce() + Send + 'static) -> Result<E
     let failure = go(first);
     ACTIVE.set(false);
     let state = STATE.with_borrow_mut(Option::take).unwrap_or_else(|| unreachable!("put there above"));
-    let ended = Ended { steps: state.steps, time: state.now, trace: state.trace, log: state.log };
+    let ended =
+        Ended { steps: state.steps, time: state.now, stalls: state.stalled, trace: state.trace, log: state.log };
     match failure {
         None if !state.abandons => Ok(ended),
         None => {
@@ -86,6 +89,7 @@ pub fn step() {
                 // Something else has the processor for long.
                 let time = Duration::from_nanos(1 << state.random.u32(8..22));
                 let until = state.now + time;
+                state.stalled += 1;
                 state.wait(Waits { key: None, until: Some(until), what: "a processor" });
                 return false;
             }
@@ -324,6 +328,7 @@ struct State {
     stays: u16,
     /// How likely the task that runs is stopped for long at a step, of 2^20.
     stalls: u32,
+    stalled: u64,
     /// Whether who goes on is told by priorities that change seldom, and not by a die at each step.
     by_priority: bool,
     lowest: i64,
@@ -375,6 +380,7 @@ impl State {
             now: Duration::ZERO,
             stays,
             stalls,
+            stalled: 0,
             tick,
             steps: 0,
             most_steps: settings.most_steps,

@@ -85,6 +85,11 @@ impl Disk {
             let errno = [libc::EIO, libc::ENOSPC, libc::EINTR][choose(3) as usize];
             self.inner.fail(0, errno);
             ledger::count(|counts| counts.disk_errors += 1);
+            ledger::harm(match errno {
+                libc::EIO => "the disk fails (EIO)",
+                libc::ENOSPC => "the disk is full (ENOSPC)",
+                _ => "a call of the disk is interrupted (EINTR)",
+            });
             log(|| format!("{} fails with {errno}", self.inner.path().display()));
         }
         log(|| {

@@ -32,7 +32,11 @@ impl Watched {
     /// Holds a range, and looks whether it shows what it must.
     pub fn of(file: &File, range: std::ops::Range<u64>) -> stillwire_filecache::Result<Self> {
         let floor = file.content.floor();
-        let hold = file.cached.hold(range.clone())?;
+        let hold = file.cached.hold(range.clone()).inspect_err(|error| {
+            if matches!(error, stillwire_filecache::Error::ArenaFull { .. }) {
+                ledger::harm("there is no memory for a page");
+            }
+        })?;
         ledger::held(&addresses(&hold));
         ledger::count(|counts| counts.holds += 1);
         let mut bytes = vec![0; hold.len()];

@@ -19,6 +19,7 @@ pub struct Ledger {
     rings: BTreeMap<u64, Vec<(u64, u32)>>,
     next_token: u64,
     faults: BTreeMap<&'static str, u64>,
+    troubled: bool,
     counts: Counts,
 }
 
@@ -161,14 +162,20 @@ pub fn device_reaches(access: DmaAccess) {
     }
 }
 
-/// Something goes wrong on purpose.
+/// Something goes wrong with the device on purpose.
 pub fn fault(name: &'static str) {
+    LEDGER.with_borrow_mut(|ledger| ledger.troubled = true);
+    harm(name);
+}
+
+/// Something goes wrong that everybody must get over without help.
+pub fn harm(name: &'static str) {
     LEDGER.with_borrow_mut(|ledger| *ledger.faults.entry(name).or_default() += 1);
 }
 
-/// Whether anything did.
+/// Whether anything went wrong with the device.
 pub fn is_troubled() -> bool {
-    LEDGER.with_borrow(|ledger| !ledger.faults.is_empty())
+    LEDGER.with_borrow(|ledger| ledger.troubled)
 }
 
 /// How often each thing did.

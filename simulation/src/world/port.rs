@@ -154,6 +154,7 @@ impl Mishaps for Bus {
     fn register(&mut self, access: RegisterAccess) -> RegisterFate {
         // What is late does not count as trouble.
         if chance(5) {
+            ledger::harm("a register access is late");
             return RegisterFate::Late(1 + choose(8) as u32);
         }
         if !self.happens(5) {
@@ -171,12 +172,14 @@ impl Mishaps for Bus {
     }
 
     fn interrupt(&mut self, _: u16) -> InterruptFate {
-        match choose(20) {
-            0 => InterruptFate::Lose,
-            1 => InterruptFate::Late(Self::steps()),
-            2 => InterruptFate::Twice(Self::steps()),
-            _ => InterruptFate::Pass,
-        }
+        let (name, fate) = match choose(20) {
+            0 => ("an interrupt is lost", InterruptFate::Lose),
+            1 => ("an interrupt comes late", InterruptFate::Late(Self::steps())),
+            2 => ("an interrupt comes twice", InterruptFate::Twice(Self::steps())),
+            _ => return InterruptFate::Pass,
+        };
+        ledger::harm(name);
+        fate
     }
 
     fn step(&mut self) -> StepFate {

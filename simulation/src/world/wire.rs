@@ -52,7 +52,10 @@ impl Wire for Ether {
         }
         log(|| format!("wire: {:?}", header.as_ref().map(|header| header.number)));
         let mut frame = frame.to_vec();
-        let kinds = if chance(far.harm) { choose(4) } else { 4 };
+        let kinds = if chance(far.harm) { choose(4) as usize } else { 4 };
+        if let Some(name) = HARM.get(kinds) {
+            ledger::harm(name);
+        }
         match kinds {
             0 => return,
             1 => far.there.push_back(frame.clone()),
@@ -79,7 +82,9 @@ impl Wire for Ether {
                 ledger::count(|counts| counts.delivered += 1);
                 let mut answer = header.answer().encode().to_vec();
                 answer.resize(60 + choose(100) as usize, 0);
-                if !chance(far.harm) {
+                if chance(far.harm) {
+                    ledger::harm(HARM[0]);
+                } else {
                     far.back.push_back(answer);
                 }
             }
@@ -147,6 +152,14 @@ impl Header {
         Self { is_answer: true, ..self.clone() }
     }
 }
+
+/// What comes to a frame on the wire.
+const HARM: [&str; 4] = [
+    "a frame is lost on the wire",
+    "a frame is doubled on the wire",
+    "a frame is damaged on the wire",
+    "a frame overtakes others",
+];
 
 /// Its length, bytes.
 pub const HEADER: usize = 38;

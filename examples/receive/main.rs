@@ -30,8 +30,8 @@ use crate::report::Report;
 
 /// Receives a file that `send` sends, over UDP.
 ///
-/// FILE is written under another name beside it and renamed when every byte has arrived and matched its crc32, so FILE
-/// is at all times either what it was before or the whole new file.
+/// FILE is written beside its place, without a name or under another, and gets its own when every byte has arrived and
+/// matched its crc32, so FILE is at all times either what it was before or the whole new file.
 #[derive(Parser)]
 #[command(name = "receive", version)]
 struct Args {

@@ -1,26 +1,46 @@
-//! The file's place on disk: written under another name beside it, and renamed when whole.
+//! The file's place on disk: written beside it without a name, or under another, and given its name when whole.
 
+use std::ffi::OsString;
 use std::fs::{File, Permissions};
 use std::io;
 use std::io::{Read, Seek};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use stillwire_examples::transfer::Sink;
 use tempfile::NamedTempFile;
 
 use crate::failure::Failure;
 
 /// The file's place on disk. FILE is at all times what it was before or a whole received file; what is written in
-/// between has another name beside it, which goes away when this is dropped.
+/// between lies beside it, and goes away when this is dropped.
 pub struct Place {
     out: PathBuf,
     directory: PathBuf,
-    part: Option<NamedTempFile>,
+    part: Option<Part>,
     /// Bytes written since they were last on the disk for sure.
     unsynced: u64,
     file_size: u64,
     finished: Option<File>,
+}
+
+/// A file that is being received.
+enum Part {
+    /// Without a name: of a program that is killed nothing is left.
+    Unnamed(File),
+    /// Under another name, where the file system has no files without.
+    Named(NamedTempFile),
+}
+
+impl Part {
+    fn as_file(&self) -> &File {
+        match self {
+            Self::Unnamed(file) => file,
+            Self::Named(file) => file.as_file(),
+        }
+    }
 }
 
 impl Place {
@@ -60,13 +80,45 @@ impl Place {
         Ok(Some(crc32))
     }
 
-    fn new_part(&self) -> io::Result<NamedTempFile> {
-        let mut prefix = std::ffi::OsString::from(".");
+    fn new_part(&self) -> io::Result<Part> {
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        // A received file is readable by whom the umask says, as a file made by `cp` is.
+        match rustix::fs::open(&self.directory, flags, Mode::from_raw_mode(0o666)) {
+            Ok(file) => Ok(Part::Unnamed(file.into())),
+            // What there is to say of the folder, the other way says as well.
+            Err(_) => {
+                let permissions = Permissions::from_mode(0o666);
+                let prefix = self.other_name();
+                let mut builder = tempfile::Builder::new();
+                builder.prefix(&prefix).suffix(".part").permissions(permissions);
+                builder.tempfile_in(&self.directory).map(Part::Named)
+            }
+        }
+    }
+
+    /// How another name begins.
+    fn other_name(&self) -> OsString {
+        let mut prefix = OsString::from(".");
         prefix.push(self.out.file_name().unwrap_or_default());
         prefix.push(".");
-        // A received file is readable by whom the umask says, as a file made by `cp` is.
-        let permissions = Permissions::from_mode(0o666);
-        tempfile::Builder::new().prefix(&prefix).suffix(".part").permissions(permissions).tempfile_in(&self.directory)
+        prefix
+    }
+
+    /// Gives `part` the file's name, in place of whatever has it. A name can only be taken over from another one: a program
+    /// that is killed between the two leaves that, with the whole file.
+    fn persist(&self, part: Part) -> io::Result<File> {
+        let named = match part {
+            Part::Named(file) => file,
+            Part::Unnamed(file) => {
+                let prefix = self.other_name();
+                tempfile::Builder::new().prefix(&prefix).suffix(".part").make_in(&self.directory, |path| {
+                    let of_file = format!("/proc/self/fd/{}", file.as_raw_fd());
+                    rustix::fs::linkat(CWD, of_file, CWD, path, AtFlags::SYMLINK_FOLLOW)?;
+                    file.try_clone()
+                })?
+            }
+        };
+        named.persist(&self.out).map_err(|error| error.error)
     }
 }
 
@@ -105,7 +157,7 @@ impl Sink for Place {
         let part = self.part.take().ok_or(io::ErrorKind::NotFound)?;
         // First the bytes, then the name: after a power failure a renamed file must not be empty.
         part.as_file().sync_all()?;
-        self.finished = Some(part.persist(&self.out).map_err(|error| error.error)?);
+        self.finished = Some(self.persist(part)?);
         File::open(&self.directory)?.sync_all()
     }
 }

@@ -70,6 +70,22 @@ fn files_around_a_page_and_none_at_all() {
 }
 
 #[test]
+fn killed_in_the_middle_it_leaves_the_old_file_and_nothing_else() {
+    let place = TempDir::new().unwrap();
+    let out = place.path().join("file");
+    std::fs::write(&out, "the old one").unwrap();
+    let mut receive = Receive::start(&["--out", text(&out)]);
+    let file = contents(200_000);
+    let pid = Pid::from_child(&receive.child);
+    let mut peer = Peer::new(receive.address, 0);
+    peer.half_way = Some(Box::new(move || drop(kill_process(pid, Signal::KILL))));
+    peer.send(1, &file).unwrap_err();
+    assert_eq!(receive.child.wait().unwrap().code(), None);
+    assert_eq!(std::fs::read(&out).unwrap(), b"the old one");
+    assert_only(place.path(), &["file"]);
+}
+
+#[test]
 fn stopped_in_the_middle_it_leaves_the_old_file_and_tells_the_sender() {
     let place = TempDir::new().unwrap();
     let out = place.path().join("file");

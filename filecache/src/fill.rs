@@ -107,6 +107,12 @@ impl FileCore {
                 Err(Error::ArenaFull { .. }) if core.dirt.will_shrink() && begun.elapsed() < core.config.patience => {
                     core.dirt.wait_for_room(Duration::from_millis(10));
                 }
+                Err(error @ Error::ArenaFull { .. }) => {
+                    // A disk that has refused is not waited for. But it is tried again before long, not only when what is dirty
+                    // has become old.
+                    core.dirt.clean_soon();
+                    return Err(error);
+                }
                 other => return other,
             }
         }

@@ -233,6 +233,8 @@ impl Sender<'_> {
             Ok(watched) => watched,
             Err(error) => {
                 log(|| format!("nothing to send: {error}"));
+                // There may be room when the disk has been tried again.
+                sleep(Duration::from_millis(1));
                 return Ok(());
             }
         };

@@ -50,7 +50,7 @@ fn command(bus: &Bus<e810::Model>, input: &mut Input<'_>) {
     let ring = u64::from(read(0x8_0000)) | u64::from(read(0x8_0100)) << 32;
     let (size, head) = (read(0x8_0200) & 0x3ff, read(0x8_0300));
     let opcode = if input.u8() < 240 { input.one_of(&OPCODES) } else { input.u16() };
-    let flags = if input.u8() < 200 { 0x3400 } else { input.u16() };
+    let flags = if input.u8() < 200 { 0x3600 } else { input.u16() };
     let len = if input.u8() < 200 { 4096 } else { input.u16() };
     let mut params = [0; 16];
     let given = input.take(8);

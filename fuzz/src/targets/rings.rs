@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stillwire_driver::{Config, Frame, Nic, Posted, Returned, RxFrame, RxQueue, TxQueue};
+use stillwire_emulator::scripted::Faulty;
 use stillwire_emulator::virtio::Features;
 use stillwire_emulator::wire::Loopback;
-use stillwire_emulator::{DeviceModel, Doorbells, ice as e810, ixgbe as i82599, virtio};
+use stillwire_emulator::{Doorbells, ice as e810, ixgbe as i82599, virtio};
 use stillwire_examples::packet::Received;
 
 use super::frames::offload;
@@ -73,7 +74,7 @@ const STRIDE: u64 = 2048 + 64;
 /// Decisions of one input.
 const MOST: usize = 400;
 
-fn play<M: DeviceModel>(model: M, layout: Layout, bytes: &[u8]) {
+fn play<M: Faulty>(model: M, layout: Layout, bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let settings = input.u8();
     let config = Config {
@@ -93,6 +94,10 @@ fn play<M: DeviceModel>(model: M, layout: Layout, bytes: &[u8]) {
     let (tx, rx) = (nic.tx_queue::<Token>(), nic.rx_queue());
     let (Ok(tx), Ok(rx)) = (tx, rx) else { panic!("an honest device has queues") };
     let maps = bus.maps();
+    // One that works completes frames by itself; of one that stands still all that is said is made up.
+    if settings & 4 == 4 {
+        bus.device().with_model(|model| model.set_stalled(true));
+    }
     // Of an Intel NIC the queues' memory is mapped when they are taken; virtio's rings are there before.
     let rings: Vec<Map> = match layout {
         Layout::Intel { .. } => maps[before..].to_vec(),
@@ -126,7 +131,7 @@ struct Sent {
     published: bool,
 }
 
-struct Play<M: DeviceModel> {
+struct Play<M: Faulty> {
     bus: Arc<Bus<M>>,
     layout: Layout,
     rings: Vec<Map>,
@@ -143,7 +148,7 @@ struct Play<M: DeviceModel> {
     deeds: u64,
 }
 
-impl<M: DeviceModel> Play<M> {
+impl<M: Faulty> Play<M> {
     fn run(mut self, input: &mut Input<'_>) {
         for _ in 0..MOST {
             if !input.more() {

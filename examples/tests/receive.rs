@@ -78,7 +78,9 @@ fn killed_in_the_middle_it_leaves_the_old_file_and_nothing_else() {
     let file = contents(200_000);
     let pid = Pid::from_child(&receive.child);
     let mut peer = Peer::new(receive.address, 0);
-    peer.half_way = Some(Box::new(move || drop(kill_process(pid, Signal::KILL))));
+    peer.half_way = Some(Box::new(move || {
+        let _ = kill_process(pid, Signal::KILL);
+    }));
     peer.send(1, &file).unwrap_err();
     assert_eq!(receive.child.wait().unwrap().code(), None);
     assert_eq!(std::fs::read(&out).unwrap(), b"the old one");

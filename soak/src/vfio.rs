@@ -79,6 +79,11 @@ fn rounds(world: &Arc<World>, beating: &Beating, file: usize) -> std::io::Result
             }
         }
     }
+    drop(emulator);
+    // Who is killed leaves them, for the next one to replace.
+    for left in [socket, door] {
+        let _ = std::fs::remove_file(left);
+    }
     Ok(())
 }
 

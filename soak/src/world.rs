@@ -29,6 +29,8 @@ pub enum Broken {
     LeakFile,
     /// A store is said to have returned that was never made.
     LostStore,
+    /// Senders that are killed say that a sync has answered before it has (`--crash`).
+    EarlyAnswer,
     /// An actor stands still.
     Stall,
     /// An actor panics.

@@ -5,8 +5,17 @@ use std::process::Command;
 
 /// Runs with something wrong; what is said of it must have `finding` in it.
 fn check(broken: &str, minutes: &str, finding: &str) {
+    run(broken, &["--minutes", minutes], finding);
+}
+
+/// The same for kills.
+fn check_kills(broken: &str, finding: &str) {
+    run(broken, &["--crash", "40"], finding);
+}
+
+fn run(broken: &str, arguments: &[&str], finding: &str) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_soak"));
-    command.args(["--minutes", minutes, "--seed", "5", "--patience", "10", "--break", broken]);
+    command.args(arguments).args(["--seed", "5", "--patience", "10", "--break", broken]);
     let output = command.output().unwrap();
     let said = [output.stdout, output.stderr].concat();
     let said = String::from_utf8_lossy(&said);
@@ -61,4 +70,15 @@ fn threads_that_leak_are_found() {
 #[ignore = "half a minute"]
 fn files_that_are_left_are_found() {
     check("leak-file", "0.4", "files, at rest");
+}
+
+#[test]
+fn an_answer_before_the_sync_is_found() {
+    check_kills("early-answer", "had returned");
+}
+
+#[test]
+fn what_a_round_of_kills_leaves_is_found() {
+    check_kills("leak-file", "has left");
+    check_kills("leak-fd", "descriptors more than there were");
 }

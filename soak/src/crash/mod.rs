@@ -15,7 +15,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use crate::random::Random;
-use crate::world::World;
+use crate::world::{Broken, World};
 use leftovers::Leftovers;
 
 /// What was killed how often, and what was wrong.
@@ -64,6 +64,11 @@ pub fn run(world: &Arc<World>, rounds: u64) -> Report {
             world.violate(format!("round {round}: {error}"));
         }
         all.report.rounds += 1;
+        match world.broken {
+            Some(Broken::LeakFile) => drop(std::fs::write(std::env::temp_dir().join("left"), "left")),
+            Some(Broken::LeakFd) => drop(std::fs::File::open("/dev/null").map(std::mem::forget)),
+            _ => {}
+        }
         for left in Leftovers::now(world).beyond(&before) {
             world.violate(format!("round {round} has left {left}"));
         }

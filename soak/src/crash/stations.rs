@@ -7,6 +7,7 @@ use super::Rounds;
 use crate::ledger::{Book, MOST_RECORDS};
 use crate::processes::{Child, Ending};
 use crate::stack::WRITERS;
+use crate::world::Broken;
 
 type Done = Result<(), Box<dyn std::error::Error>>;
 
@@ -126,7 +127,7 @@ pub fn round(all: &mut Rounds, victim: usize) -> Done {
 }
 
 fn start(all: &mut Rounds, place: &Place) -> std::io::Result<Child> {
-    Child::start(&[
+    let mut arguments = vec![
         "station".into(),
         place.device.clone(),
         place.door.display().to_string(),
@@ -134,7 +135,11 @@ fn start(all: &mut Rounds, place: &Place) -> std::io::Result<Child> {
         all.world.ledger.path(),
         "0".into(),
         all.random.next().to_string(),
-    ])
+    ];
+    if all.world.broken == Some(Broken::EarlyAnswer) {
+        arguments.push("--early".into());
+    }
+    Child::start(&arguments)
 }
 
 fn attach(all: &mut Rounds, place: &Place, owner: usize) -> std::io::Result<Child> {

@@ -85,11 +85,9 @@ impl Port<'_> {
         ended
     }
 
-    /// What is a device of another process may end at any time; one of ours has no reason to.
+    /// A device of another process may end at any time; one of ours has no reason to.
     fn judge(&self, what: &str, error: &Error) -> Ended {
-        let is_gone =
-            matches!(error, Error::Gone { .. } | Error::Dma(_) | Error::NotQuiet { .. } | Error::Timeout { .. });
-        if self.mischief.is_some() || !is_gone {
+        if self.mischief.is_some() || self.function.identity().is_ok() {
             self.world.violate(format!("{}: {what}: {error}", self.name));
         }
         Ended::Gone

@@ -1,6 +1,6 @@
 //! The owner of a pair of queues: sends what it holds, receives what comes back.
 
-use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use stillwire_filecache::Hold;
 use super::cargo::{Cargo, Source, Token};
 use super::message::{HEADERS, MESSAGE, Message, headers};
 use super::receiver::Receiver;
-use crate::counts::count;
+use crate::counts::{add, count};
 use crate::random::Random;
 use crate::tickets::Tickets;
 use crate::world::{Beating, Broken, World};
@@ -41,6 +41,17 @@ pub struct Life {
     pub can: Capabilities,
 }
 
+/// How bytes are sent.
+#[derive(Clone, Copy)]
+enum Way {
+    /// In a frame.
+    Frame,
+    /// In frames that share a hold.
+    Run,
+    /// In datagrams that the NIC cuts, from one of [`RUN_PORTS`].
+    Cut { port: usize },
+}
+
 /// A pair of queues and their owner.
 pub struct Worker<'a> {
     world: &'a World,
@@ -51,12 +62,10 @@ pub struct Worker<'a> {
     sequence: u64,
     /// Where the last run on each port was.
     last_runs: [(usize, usize); RUN_PORTS],
-    keep: &'a dyn Fn(Hold),
+    keep: &'a (dyn Fn(Hold) + Sync),
     /// Descriptors that came back.
     completed: u64,
     bytes: Vec<u8>,
-    /// What was found to be full, to be posted again.
-    waiting: VecDeque<(Message, Token)>,
 }
 
 impl<'a> Worker<'a> {
@@ -67,7 +76,7 @@ impl<'a> Worker<'a> {
         beating: Beating,
         random: Random,
         queue: usize,
-        keep: &'a dyn Fn(Hold),
+        keep: &'a (dyn Fn(Hold) + Sync),
     ) -> Self {
         Self {
             world,
@@ -80,7 +89,6 @@ impl<'a> Worker<'a> {
             keep,
             completed: 0,
             bytes: Vec::new(),
-            waiting: VecDeque::new(),
         }
     }
 
@@ -108,7 +116,6 @@ impl<'a> Worker<'a> {
             }
             self.rest(tx, rx);
         }
-        self.waiting.clear();
         let end = Instant::now() + DRAIN;
         while self.life.drains && tx.in_flight() > 0 && Instant::now() < end && !self.life.ill.load(Ordering::Acquire) {
             self.beating.at("drains its ring");
@@ -149,64 +156,69 @@ impl<'a> Worker<'a> {
         }
     }
 
+    /// Takes bytes of a file and posts them, in one of three ways.
     fn post(&mut self, tx: &mut TxQueue<Token>) {
-        let source = &self.life.sources[self.random.below(self.life.sources.len())];
-        let is_run = self.random.chance(300);
-        let is_cut = is_run && self.life.can.udp_segmentation && self.random.chance(500);
-        let most = match (is_run, is_cut) {
-            (false, _) => self.frame_bytes(),
-            (true, true) => 40 * SEGMENT,
-            (true, false) => 32 << 10,
+        let life = self.life;
+        let source = &life.sources[self.random.below(life.sources.len())];
+        let way = match self.random.below(20) {
+            0..3 if life.can.udp_segmentation => Way::Cut { port: self.random.below(RUN_PORTS) },
+            0..6 => Way::Run,
+            _ => Way::Frame,
         };
-        let unit = if is_cut { SEGMENT } else { 8 };
-        let len = (self.random.within(1..most / unit + 1) * unit).min(source.len() / unit * unit);
-        if len == 0 {
-            return;
-        }
-        let port = self.random.below(RUN_PORTS);
-        let start = self.random.below((source.len() - len) / 8 + 1) * 8;
-        if is_cut
-            && std::mem::replace(&mut self.last_runs[port], (source.book().file, start)) == (source.book().file, start)
+        let Some(range) = self.choose(source, way) else { return };
+        let Some(ticket) = life.tickets.take() else { return };
+        let Some(cargo) = source.take(self.world, range.clone()) else { return };
+        if self.random.chance(8)
+            && let Some(Cargo::Held(twin)) = source.take(self.world, range.clone())
         {
-            return;
+            // For who keeps holds for long.
+            (self.keep)(twin);
         }
-        // Neither too few words nor too many: of some files nearly all are short.
-        let Some(ticket) = self.life.tickets.take() else { return };
-        let Some(cargo) = source.take(self.world, start..start + len) else { return };
-        let crc32 = cargo.crc32(0..len);
-        let file = source.book().file as u32;
-        if let Cargo::Held(hold) = &cargo
-            && self.random.chance(8)
-        {
-            self.keep_twin(source, hold, start..start + len);
-        }
+        self.sequence += 1;
+        let message = Message {
+            file: source.book().file as u32,
+            len: range.len() as u32,
+            offset: range.start as u64,
+            crc32: cargo.crc32(0..range.len()),
+            is_run: matches!(way, Way::Cut { .. }),
+            sequence: self.sequence,
+        };
         let token = Token { cargo, _ticket: ticket };
         if self.world.broken == Some(Broken::LeakHold) && self.random.chance(3) {
             return std::mem::forget(token);
         }
-        self.sequence += 1;
-        let message =
-            Message { file, len: len as u32, offset: start as u64, crc32, is_run: is_cut, sequence: self.sequence };
-        let posted = match (is_run, is_cut) {
-            (false, _) => self.post_frame(tx, &message, token),
-            (true, false) => self.post_run(tx, &message, token),
-            (true, true) => self.post_cut(tx, &message, port, token),
+        let posted = match way {
+            Way::Frame => self.post_frame(tx, &message, token),
+            Way::Run => self.post_run(tx, &message, token),
+            Way::Cut { port } => self.post_cut(tx, &message, port, token),
         };
         match posted {
-            Ok(frames) => drop(self.world.counts.frames_posted.fetch_add(frames, Ordering::Relaxed)),
-            // The device has gone in another way than by a fault of ours: whoever has the NIC finds out.
-            Err(Error::Stopped { .. } | Error::Gone { .. } | Error::Dma(_)) => {
-                self.life.ill.store(true, Ordering::Release)
+            Ok(frames) => add(&self.world.counts.frames_posted, frames),
+            // The device has gone: whoever has the NIC finds out, and says whether it may.
+            Err(Error::Stopped { .. } | Error::Gone { .. } | Error::Protocol { .. } | Error::Dma(_)) => {
+                life.ill.store(true, Ordering::Release)
             }
             Err(error) => self.world.violate(format!("posting {message:?}: {error}")),
         }
     }
 
-    /// Another hold of the same bytes, for the one who keeps them for long.
-    fn keep_twin(&self, source: &Source, _hold: &Hold, range: std::ops::Range<usize>) {
-        if let Some(Cargo::Held(twin)) = source.take(self.world, range) {
-            (self.keep)(twin);
+    /// Whole words of `source`, and whole segments where the NIC cuts.
+    fn choose(&mut self, source: &Source, way: Way) -> Option<Range<usize>> {
+        let (unit, most) = match way {
+            Way::Frame => (8, self.frame_bytes()),
+            Way::Run => (8, 32 << 10),
+            Way::Cut { .. } => (SEGMENT, 40 * SEGMENT),
+        };
+        let len = (self.random.within(1..most / unit + 1) * unit).min(source.len() / unit * unit);
+        let start = self.random.below((source.len() - len) / 8 + 1) * 8;
+        if let Way::Cut { port } = way {
+            let place = (source.book().file, start);
+            // See `Receiver::append`.
+            if std::mem::replace(&mut self.last_runs[port], place) == place {
+                return None;
+            }
         }
+        (len > 0).then_some(start..start + len)
     }
 
     /// Payload bytes of a frame with a message, at most.

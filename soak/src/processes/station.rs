@@ -16,7 +16,7 @@ use crate::ledger::{Book, Ledger, MOST_RECORDS, RECORD};
 use crate::nic::{Ended, Port, Source};
 use crate::random::Random;
 use crate::stack::{Device, Model, OWNERS, WRITERS, begin};
-use crate::world::World;
+use crate::world::{Broken, World};
 
 /// What it sends, over what.
 #[derive(clap::Args)]
@@ -30,13 +30,17 @@ pub struct Arguments {
     /// Its number in the ledger. What a sync has answered for is in the account of the next.
     file: usize,
     seed: u64,
+    /// Wrong on purpose: notes what a sync will have answered for before it has.
+    #[arg(long)]
+    early: bool,
 }
 
 /// Ends with 3 when the device is no more, with 4 when something was wrong.
 pub fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let ledger = Ledger::open(&arguments.ledger)?;
     let [book, synced] = [0, 1].map(|more| ledger.book(arguments.file + more, MOST_RECORDS, MOST_RECORDS));
-    let world = World::new(arguments.seed, None, ledger, std::env::temp_dir(), Duration::from_secs(60));
+    let broken = arguments.early.then_some(Broken::EarlyAnswer);
+    let world = World::new(arguments.seed, broken, ledger, std::env::temp_dir(), Duration::from_secs(60));
     let told: Arc<World> = world.clone();
     end_with_the_parent(move || told.set_over(true))?;
     let mut random = Random::new(arguments.seed, "station");
@@ -110,12 +114,16 @@ fn write(world: &World, view: &View, book: &Book, mut random: Random, over: &Ato
 fn sync(world: &World, file: &CachedFile, [book, synced]: [&Book; 2], mut random: Random, over: &AtomicBool) {
     while !over.load(Ordering::Acquire) {
         let returned: Vec<u64> = (0..book.records).map(|at| book.returned(at).load(Ordering::Acquire)).collect();
-        match file.sync() {
-            Ok(()) => {
-                for (record, version) in returned.into_iter().enumerate() {
-                    synced.returned(record).store(version, Ordering::Release);
-                }
+        let note = || {
+            for (record, version) in returned.iter().enumerate() {
+                synced.returned(record).store(*version, Ordering::Release);
             }
+        };
+        if world.broken == Some(Broken::EarlyAnswer) {
+            note();
+        }
+        match file.sync() {
+            Ok(()) => note(),
             Err(error) => world.violate(format!("station: a sync: {error}")),
         }
         std::thread::sleep(random.pause(1..60));

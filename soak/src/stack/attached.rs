@@ -1,9 +1,10 @@
 //! Writers in processes of their own, which come, are killed at any moment, and come again.
 
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use super::Scene;
-use super::files::{OWNERS, WRITERS};
+use super::files::{Cached, OWNERS, WRITERS};
 use crate::counts::{add, count};
 use crate::processes::{Child, Ending};
 use crate::random::Random;
@@ -17,7 +18,7 @@ pub fn attach(scene: &Scene<'_>, number: usize, socket: &Path, mut random: Rando
         beating.at("starts a writer");
         let file = &scene.files.plain[random.below(scene.files.plain.len())];
         let owner = WRITERS + number;
-        let before = returned(scene, file, owner);
+        let before = returned(file, owner);
         let arguments = [
             "writer".to_owned(),
             socket.display().to_string(),
@@ -40,12 +41,12 @@ pub fn attach(scene: &Scene<'_>, number: usize, socket: &Path, mut random: Rando
             Ending::Exited(0 | 3) => count(&world.counts.processes_ended),
             other => world.violate(format!("{}: a writer process ended by {other:?}: {}", scene.name, child.said())),
         }
-        add(&world.counts.stores_attached, returned(scene, file, owner) - before);
+        add(&world.counts.stores_attached, returned(file, owner) - before);
     }
 }
 
 /// Stores of an owner that have returned.
-fn returned(_scene: &Scene<'_>, file: &super::files::Cached, owner: usize) -> u64 {
+fn returned(file: &Cached, owner: usize) -> u64 {
     let records = (owner..file.book.records).step_by(OWNERS);
-    records.map(|record| file.book.returned(record).load(std::sync::atomic::Ordering::Acquire)).sum()
+    records.map(|record| file.book.returned(record).load(Ordering::Acquire)).sum()
 }

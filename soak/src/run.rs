@@ -18,6 +18,7 @@ use crate::world::{Broken, World};
 
 /// How long, from which seed.
 #[derive(clap::Args)]
+#[group(skip)]
 pub struct Arguments {
     /// How long, minutes.
     #[arg(long, default_value_t = 1.0)]

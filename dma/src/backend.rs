@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use memmap2::MmapRaw;
 
-use crate::{Access, Event, Result, SharedMemory};
+use crate::{Access, Event, Node, Result, SharedMemory};
 
 /// What a PCI function needs from its carrier: kernel VFIO, a vfio-user socket, or a device model in this process.
 ///
@@ -15,6 +15,11 @@ use crate::{Access, Event, Result, SharedMemory};
 pub trait Backend: Send + Sync {
     /// How a user would name the device, for error texts.
     fn name(&self) -> String;
+
+    /// The memory node that the device is on, if that makes a difference: see [`Node::of`].
+    fn node(&self) -> Option<Node> {
+        None
+    }
 
     /// Reads `data.len()` bytes (1, 2 or 4) of configuration space.
     fn config_read(&self, offset: u16, data: &mut [u8]) -> Result<()>;

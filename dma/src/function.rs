@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::{Backend, Event, Iommu, PciAddress, RegisterSpace, Result, vfio, vfio_user};
+use crate::{Backend, Event, Iommu, Node, PciAddress, RegisterSpace, Result, vfio, vfio_user};
 
 /// A PCI function that this program owns.
 #[derive(Clone)]
@@ -79,6 +79,11 @@ impl PciFunction {
     /// How a user would name the device.
     pub fn name(&self) -> String {
         self.backend.name()
+    }
+
+    /// The memory node that it is on, if that makes a difference: see [`Node::of`].
+    pub fn node(&self) -> Option<Node> {
+        self.backend.node()
     }
 
     /// The address space its DMA goes through.

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::{Backend, Error, Iova, IovaAllocator, Result, Segment, SharedMemory};
+use crate::{Backend, Error, HugePages, Iova, IovaAllocator, Result, Segment, SharedMemory};
 
 /// What the device may do with mapped memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,6 +27,17 @@ impl Iommu {
     pub(crate) fn new(backend: Arc<dyn Backend>) -> Self {
         let free = Mutex::new(IovaAllocator::new(backend.iova_ranges()));
         Self(Arc::new(Domain { backend, free }))
+    }
+
+    /// Zeroed memory for the device's own use (rings, buffers), as [`SharedMemory::new`] makes it, on the device's
+    /// [node](crate::Node) where there are several.
+    ///
+    /// # Errors
+    /// As [`SharedMemory::new`].
+    pub fn memory(&self, name: &str, len: usize, huge: HugePages) -> Result<SharedMemory> {
+        let memory = SharedMemory::new(name, len, huge)?;
+        memory.place(name, self.0.backend.node());
+        Ok(memory)
     }
 
     /// Maps the whole region at an address of the IOMMU's choice.

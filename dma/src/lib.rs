@@ -7,6 +7,7 @@
 //! - [`Iommu`] and [`Mapping`]: device addresses ([`Iova`]) that exist only while the mapping does;
 //! - [`PciFunction`] and [`RegisterSpace`]: configuration space and BARs, over kernel VFIO, a vfio-user socket, or a
 //!   device model in the same process ([`Backend`]);
+//! - [`Node`]: memory near the device, where a machine has several memory nodes;
 //! - [`fence`]: the orderings that a descriptor ring needs, with the reasons;
 //! - [`HugeArray`]: plain private memory on huge pages for what only the CPU touches.
 #![warn(missing_docs)]
@@ -40,6 +41,7 @@ mod iova;
 mod meminfo;
 mod memlock;
 mod memory;
+mod numa;
 pub mod peer;
 mod registers;
 mod ring_memory;
@@ -57,6 +59,7 @@ pub use hugepage::HugeArray;
 pub use iommu::{Access, Iommu, Mapping};
 pub use iova::IovaAllocator;
 pub use memory::{Backing, HugePages, SharedMemory, memfd};
+pub use numa::Node;
 pub use registers::{Register, Register16, RegisterSpace};
 pub use ring_memory::{RingSlot, RingSlots, RingView, RingWords};
-pub use sysfs::PciAddress;
+pub use sysfs::{PciAddress, numbers};

@@ -87,6 +87,41 @@ pub(crate) fn viable(devices: &Path, address: PciAddress) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// The memory node that a function is on; `None` where the kernel does not know of one (-1), or there is no such function.
+pub(crate) fn node_of(devices: &Path, address: PciAddress) -> Option<u32> {
+    let text = fs::read_to_string(devices.join(address.to_string()).join("numa_node")).ok()?;
+    text.trim().parse().ok()
+}
+
+/// The machine's nodes that have memory, from the folder `/sys/devices/system/node`; none where the kernel knows no nodes.
+pub(crate) fn nodes_with_memory(nodes: &Path) -> Vec<u32> {
+    let text = fs::read_to_string(nodes.join("has_memory")).unwrap_or_default();
+    numbers(text.trim()).unwrap_or_default()
+}
+
+/// Reads numbers as the kernel writes sets of processors and nodes, `0,2,4-6`, in the order in which they are there; an empty
+/// text is none of them. `None` for what is no such list, or has numbers above 65535.
+pub fn numbers(text: &str) -> Option<Vec<u32>> {
+    // A sign is not a number's here.
+    let number = |text: &str| {
+        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        text.parse::<u32>().ok().filter(|number| digits && *number <= u32::from(u16::MAX))
+    };
+    let mut found = Vec::new();
+    for part in text.split(',').filter(|_| !text.is_empty()) {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last) = (number(first)?, number(last)?);
+        if first > last || found.len() > MOST_NUMBERS {
+            return None;
+        }
+        found.extend(first..=last);
+    }
+    Some(found)
+}
+
+/// More than the processors and nodes of any machine: a list that goes on for ever ends.
+const MOST_NUMBERS: usize = 1 << 16;
+
 /// Last component of what a symbolic link points to.
 fn link_name(link: &Path) -> Option<String> {
     Some(fs::read_link(link).ok()?.file_name()?.to_string_lossy().into_owned())
@@ -151,5 +186,42 @@ mod tests {
             &[("0000:03:00.0", vfio, Some("12")), ("0000:03:00.1", Some("ixgbe"), Some("12"))],
             "group 12 is not viable: 0000:03:00.1 is still bound to ixgbe",
         );
+    }
+
+    #[test]
+    fn lists_of_numbers() {
+        for (text, expect) in [
+            ("0", Some(vec![0])),
+            ("", Some(vec![])),
+            ("2,4-6", Some(vec![2, 4, 5, 6])),
+            ("7,0-1", Some(vec![7, 0, 1])),
+            ("65535", Some(vec![65535])),
+            ("65536", None),
+            ("0-4294967295", None),
+            ("4-2", None),
+            ("-1", None),
+            ("+1", None),
+            ("1,", None),
+            ("1 2", None),
+            ("one", None),
+        ] {
+            assert_eq!(numbers(text), expect, "'{text}'");
+        }
+        assert_eq!(numbers(&["0-65535"; 3].join(",")), None, "a list without end");
+    }
+
+    #[test]
+    fn where_a_function_and_memory_are() {
+        let root = sysfs(&[("0000:03:00.0", None, None), ("0000:04:00.0", None, None)]);
+        let devices = root.path().join("devices");
+        let node = |address: &str| node_of(&devices, address.parse().unwrap());
+        fs::write(devices.join("0000:03:00.0/numa_node"), "1\n").unwrap();
+        fs::write(devices.join("0000:04:00.0/numa_node"), "-1\n").unwrap();
+        assert_eq!((node("0000:03:00.0"), node("0000:04:00.0"), node("0000:05:00.0")), (Some(1), None, None));
+        let nodes = root.path().join("node");
+        assert!(nodes_with_memory(&nodes).is_empty(), "a kernel without nodes");
+        fs::create_dir(&nodes).unwrap();
+        fs::write(nodes.join("has_memory"), "0-1,3\n").unwrap();
+        assert_eq!(nodes_with_memory(&nodes), [0, 1, 3]);
     }
 }

@@ -18,7 +18,7 @@ use vfio_ioctls::{VfioContainer, VfioDevice, VfioError, VfioRegionInfoCap};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::sysfs::{self, PciAddress};
-use crate::{Access, Backend, BarInfo, Error, MappedArea, Result, SharedMemory, memlock, vfio_ioctl};
+use crate::{Access, Backend, BarInfo, Error, MappedArea, Node, Result, SharedMemory, memlock, vfio_ioctl};
 
 pub(crate) struct Vfio {
     address: PciAddress,
@@ -63,6 +63,10 @@ impl Vfio {
 impl Backend for Vfio {
     fn name(&self) -> String {
         self.address.to_string()
+    }
+
+    fn node(&self) -> Option<Node> {
+        Node::of(self.address)
     }
 
     fn config_read(&self, offset: u16, data: &mut [u8]) -> Result<()> {

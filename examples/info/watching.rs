@@ -62,7 +62,7 @@ impl From {
 
     fn read(&self) -> Result<Reading> {
         match self {
-            Self::Device(station) => Ok(Reading::of_station(&station.figures())),
+            Self::Device(station) => Ok(Reading::of_station(&station.figures(), &[])),
             Self::Program(address) => Reading::of_text(&metrics::fetch(*address)?).ok_or_else(|| Error::NoMetrics {
                 address: *address,
                 why: "it serves none of those that are shown here".into(),

@@ -102,7 +102,7 @@ impl Port for Nic {
     }
 
     fn figures(&self, metrics: &Metrics) {
-        metrics.station.store(self.station.figures());
+        self.station.leave_figures(metrics);
     }
 
     fn reply(&mut self, bytes: &[u8], to: SocketAddr) -> io::Result<()> {

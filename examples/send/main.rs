@@ -18,6 +18,7 @@ use stillwire_driver::{Config, Statistics};
 use stillwire_examples::capture::Capture;
 use stillwire_examples::metrics::{Exposed, Metrics, Server};
 use stillwire_examples::packet::Endpoint;
+use stillwire_examples::placement;
 use stillwire_examples::report::{Pauses, Report};
 use stillwire_examples::scribble::Scribblers;
 use stillwire_examples::sending::{Loopback, Options, Totals, send};
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> Result<Report> {
     let plan = arguments.plan()?;
+    place(&plan)?;
     let cache = if plan.direct { None } else { Some(cache_for(&plan)?) };
     let cached = cache.as_ref().map(|cache| cache.open(&plan.file)).transpose()?;
     // Dropped after the station: writers in other processes may wait for its holds.
@@ -57,8 +59,13 @@ fn run(arguments: Arguments) -> Result<Report> {
     let capture = plan.capture.clone().map(Capture::create).transpose()?;
     let metrics = plan.metrics.map(|address| serve_metrics(&plan, address, cache.as_ref())).transpose()?;
     let device = plan.device.open(&plan.emulated)?.with_package(plan.ddp.as_deref())?;
-    let config =
-        Config { max_frame: plan.max_frame, promiscuous: plan.loopback, interrupts: !plan.poll, ..Config::default() };
+    let config = Config {
+        max_frame: plan.max_frame,
+        promiscuous: plan.loopback,
+        interrupts: !plan.poll,
+        queues: plan.queues,
+        ..Config::default()
+    };
     let patience = Patience { hang_after: plan.hang_after, link: plan.give_up };
     let mut station = Station::open(device, plan.from, config, plan.loopback, patience)?;
     if plan.segment.is_some() {
@@ -90,17 +97,23 @@ fn run(arguments: Arguments) -> Result<Report> {
         rate: plan.rate,
         repeat_for: plan.seconds.map(Duration::from_secs_f64),
         deadline: plan.give_up,
+        cores: plan.cores.clone(),
     };
-    let mut far = plan.loopback.then(|| Loopback::new(&plan.file, &source, !plan.written())).transpose()?;
+    let compare = !plan.written();
+    let far = plan.loopback.then(|| Loopback::new(&plan.file, &source, compare, station.queue_count()));
+    let mut far = far.transpose()?;
     let position = Arc::new(AtomicU64::new(0));
     let scribblers = match cached.filter(|file| plan.scribble && !file.is_empty()) {
         Some(file) => Some(Scribblers::start(&file.view()?, position.clone(), WRITERS)),
         None => None,
     };
     let bar = progress_bar(source.len());
+    // The last of all: threads that were started before go where they like.
+    placement::in_turn(&plan.cores, 0).map_or(Ok(()), placement::pin)?;
     let sent = send(&mut station, &source, &options, far.as_mut(), &position, &mut |bytes| bar.set_position(bytes));
     bar.finish_and_clear();
     let frames = station.nic.statistics();
+    let queue_frames = station.nic.queue_statistics().iter().map(|queue| queue.tx_frames).collect();
     let captured = station.capture.take();
     // The ring lets go of its holds before the writers are waited for: they may wait for them. When the send failed, the
     // device may not have been proved quiet, its holds are kept for good, and the writers end with the process.
@@ -108,13 +121,26 @@ fn run(arguments: Arguments) -> Result<Report> {
     let sent = sent?;
     let stores = scribblers.map(Scribblers::stop);
     let stats = cache.as_ref().map(Cache::stats).unwrap_or_default();
-    let report = report(&plan, sent, &stats, source.breaks(), frames);
+    let report = Report { queue_frames, ..report(&plan, sent, &stats, source.breaks(), frames) };
     summarize(&plan, &report, stores, frames.rx_missed);
     if let Some(capture) = captured {
         // The standard output is for the report.
         capture.tell().iter().for_each(|line| eprintln!("send: {line}"));
     }
     Ok(report)
+}
+
+/// Sees whether the owners of queues have where to run.
+fn place(plan: &Plan) -> Result<()> {
+    placement::check(&plan.cores)?;
+    let mut named = plan.cores.clone();
+    named.sort_unstable();
+    named.dedup();
+    let places = if named.is_empty() { placement::available() } else { named.len() };
+    if usize::from(plan.queues) > places {
+        eprintln!("send: note: {} queues have owners on {places} processors: some share one", plan.queues);
+    }
+    Ok(())
 }
 
 /// Serves figures while the file is sent.
@@ -135,9 +161,16 @@ fn cache_for(plan: &Plan) -> Result<Cache> {
     let len = len.unwrap_or(0);
     let bytes = plan.cache.unwrap_or((len + (len / 64) + (4 << 20)).min(MOST_CACHE).min(memory() / 4));
     let bytes = usize::try_from(bytes).map_err(|_| source(std::io::Error::from(std::io::ErrorKind::OutOfMemory)))?;
+    let node = plan.device.node();
     let io_uring = plan.disk == Disk::IoUring;
-    let config =
-        stillwire_filecache::Config { bytes, huge: plan.huge, io_uring, patience: PATIENCE, ..Default::default() };
+    let config = stillwire_filecache::Config {
+        bytes,
+        huge: plan.huge,
+        node,
+        io_uring,
+        patience: PATIENCE,
+        ..Default::default()
+    };
     let cache = Cache::new(config)?;
     for notice in cache.notices() {
         eprintln!("send: note: {notice}");
@@ -174,6 +207,9 @@ fn announce(plan: &Plan, station: &Station, source: &Source) {
         plan.to,
         HumanBytes(source.len()),
     );
+    if let Some(node) = plan.device.node() {
+        println!("{node}: where {} is, and so the rings and the cache", plan.device);
+    }
     if plan.scribble {
         println!("writers store into a private copy; {} itself is not written", plan.name.display());
     }
@@ -205,6 +241,7 @@ fn report(plan: &Plan, totals: Totals, stats: &Stats, breaks: u64, nic: Statisti
         resets: nic.resets,
         link_losses: nic.link_losses,
         not_sent: totals.not_sent,
+        queue_frames: Vec::new(),
         verified: totals.verified,
     }
 }
@@ -232,6 +269,9 @@ fn summarize(plan: &Plan, report: &Report, stores: Option<u64>, missed: u64) {
     }
     if plan.segment.is_some() {
         println!("{} runs, cut by the NIC", report.runs);
+    }
+    if report.queue_frames.len() > 1 {
+        println!("frames by queue: {:?}", report.queue_frames);
     }
     match plan.direct {
         true => println!("a writer came {} times, and the sender stepped back", report.breaks),

@@ -11,7 +11,9 @@ use stillwire_driver::Offload;
 use stillwire_examples::capture::Spec;
 use stillwire_examples::device::{DeviceName, Emulated};
 use stillwire_examples::log::Log;
+use stillwire_examples::metrics::MOST_QUEUES;
 use stillwire_examples::packet::Mac;
+use stillwire_examples::placement::Cores;
 use stillwire_examples::sending::HEADERS;
 use stillwire_examples::transfer::RUN_PORTS;
 use stillwire_examples::{Error, Result};
@@ -63,6 +65,12 @@ pub struct Arguments {
     /// Reset a NIC that has work and link and has completed nothing for so long [default: 5]
     #[arg(long, value_name = "SECONDS")]
     hang_after: Option<f64>,
+    /// Spread the file over so many transmit queues of the NIC, 1 to 16, each with a thread of its own.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    queues: u16,
+    /// Keep the owners of queues on these processors, in turn: 2,4-6. Without it, the kernel chooses.
+    #[arg(long, value_name = "LIST")]
+    cores: Option<Cores>,
     /// Never sleep: look at the NIC without pause, also when there is nothing to do. A wake-up by interrupt takes some ten
     /// microseconds; this takes a whole processor.
     #[arg(long)]
@@ -135,6 +143,9 @@ pub struct Plan {
     pub seconds: Option<f64>,
     pub give_up: Duration,
     pub hang_after: Duration,
+    pub queues: u16,
+    /// Processors of their owners; none: the kernel chooses.
+    pub cores: Vec<usize>,
     /// Never sleep.
     pub poll: bool,
     pub scribble: bool,
@@ -227,6 +238,16 @@ impl Arguments {
         if self.hang_after.is_some_and(|hang| hang >= self.give_up) {
             return usage("--hang-after must be below --give-up, or the receiver is given up first".into());
         }
+        if !(1..=MOST_QUEUES as u16).contains(&self.queues) {
+            return usage(format!("--queues {}: 1 to {MOST_QUEUES} would do", self.queues));
+        }
+        if self.queues > 1 && self.capture.is_some() {
+            return usage(
+                "--capture sees the frames of one queue: leave out --queues, or record what an emulated NIC sends \
+                 (--wire pcap:PATH)"
+                    .into(),
+            );
+        }
         let cached = self.scribble || self.unheld || self.huge || self.cache.is_some() || self.serve.is_some();
         if self.direct && cached {
             return usage(
@@ -258,6 +279,8 @@ impl Arguments {
             rate: self.rate,
             seconds: self.seconds,
             give_up: Duration::from_secs_f64(self.give_up),
+            queues: self.queues,
+            cores: self.cores.map(|cores| cores.0).unwrap_or_default(),
             poll: self.poll,
             hang_after: self.hang_after.map_or(HANG_AFTER, Duration::from_secs_f64),
             scribble: self.scribble,

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use stillwire_dma::{PciAddress, PciFunction};
+use stillwire_dma::{Node, PciAddress, PciFunction};
 use stillwire_driver::{Config, Nic};
 use stillwire_emulator::scripted::{Fault, Faulty, Scripted};
 use stillwire_emulator::{DeviceModel, LocalDevice, Running, ice, ixgbe, virtio, wire};
@@ -115,6 +115,14 @@ impl Default for Emulated {
 }
 
 impl DeviceName {
+    /// The memory node that the device is on, if that makes a difference ([`Node::of`]): a model has none.
+    pub fn node(&self) -> Option<Node> {
+        match self {
+            Self::Pci(address) => Node::of(*address),
+            Self::VfioUser(_) | Self::Emulated(_) => None,
+        }
+    }
+
     /// Opens the device. `emulated` matters to a model in this process only.
     ///
     /// # Errors

@@ -39,6 +39,35 @@ pub enum Error {
         /// The device.
         device: String,
     },
+    /// More queues than there are.
+    #[error("queues: {device} has {found} pairs of queues, and {asked} are asked for; --queues {found} would do")]
+    Queues {
+        /// The device.
+        device: String,
+        /// As asked for.
+        asked: u16,
+        /// What there is.
+        found: usize,
+    },
+    /// A queue's thread.
+    #[error("queue {queue}: no thread to own it: {why}; --queues 1 goes without")]
+    Owner {
+        /// The queue's number.
+        queue: usize,
+        /// What has happened.
+        why: String,
+    },
+    /// A processor for the owner of a queue.
+    #[error(
+        "--cores: this process may not run on processor {core}: {source}; /proc/self/status says where it may \
+         (Cpus_allowed_list)"
+    )]
+    Core {
+        /// Its number.
+        core: usize,
+        /// The kernel's answer.
+        source: io::Error,
+    },
     /// The NIC took frames and never said it was done with them, again and again.
     #[error(
         "nic: {device} has not completed a descriptor for {seconds:.1} s, with {tokens} buffers in its ring, and {resets} resets have not helped; is the card, or its emulator, in order?"

@@ -2,12 +2,15 @@
 #![warn(missing_docs)]
 
 pub mod capture;
+pub mod crew;
 pub mod device;
 mod error;
 pub mod log;
 pub mod metrics;
 pub mod packet;
+pub mod placement;
 mod pool;
+mod posting;
 pub mod report;
 pub mod scribble;
 pub mod segmented;

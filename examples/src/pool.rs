@@ -1,25 +1,32 @@
 //! Small buffers for what is not file data: probes, answers, ARP.
 
-use std::cell::RefCell;
 use std::ops::Range;
-use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use stillwire_dma::{Access, HugePages, Iommu, Mapping, Payload, Segment, SharedMemory};
 
 use crate::Result;
 
 /// Buffers that a NIC may read, each of [`Pool::BUFFER`] bytes.
-pub struct Pool(Rc<Shared>);
+pub struct Pool(Arc<Shared>);
 
 struct Shared {
     memory: SharedMemory,
     mapping: Mapping,
-    free: RefCell<Vec<usize>>,
+    /// One thread has the buffers, so nobody ever waits for this; but a ring's tokens must be fit to go to another, and with
+    /// the ring of messages all others are of one type.
+    free: Mutex<Vec<usize>>,
+}
+
+impl Shared {
+    fn free(&self) -> MutexGuard<'_, Vec<usize>> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A filled buffer. It goes back to its pool when it is dropped: after the NIC has read it, if it was posted.
 pub struct Buffer {
-    pool: Rc<Shared>,
+    pool: Arc<Shared>,
     offset: usize,
     len: usize,
 }
@@ -33,15 +40,15 @@ impl Pool {
     /// # Errors
     /// When memory or a mapping cannot be had.
     pub fn new(iommu: &Iommu, count: usize) -> Result<Self> {
-        let memory = SharedMemory::new("stillwire-pool", count * Self::BUFFER, HugePages::Never)?;
+        let memory = iommu.memory("stillwire-pool", count * Self::BUFFER, HugePages::Never)?;
         let mapping = iommu.map(&memory, Access::ReadOnly)?;
-        let free = RefCell::new((0..count).map(|index| index * Self::BUFFER).collect());
-        Ok(Self(Rc::new(Shared { memory, mapping, free })))
+        let free = Mutex::new((0..count).map(|index| index * Self::BUFFER).collect());
+        Ok(Self(Arc::new(Shared { memory, mapping, free })))
     }
 
     /// Buffers that are filled at this moment.
     pub fn in_use(&self) -> usize {
-        self.0.memory.len() / Self::BUFFER - self.0.free.borrow().len()
+        self.0.memory.len() / Self::BUFFER - self.0.free().len()
     }
 
     /// A buffer that holds `bytes`; `None` when all are in use, or `bytes` are too many for one.
@@ -49,7 +56,7 @@ impl Pool {
         if bytes.len() > Self::BUFFER {
             return None;
         }
-        let offset = self.0.free.borrow_mut().pop()?;
+        let offset = self.0.free().pop()?;
         self.0.memory.write_at(offset, bytes);
         Some(Buffer { pool: self.0.clone(), offset, len: bytes.len() })
     }
@@ -78,6 +85,6 @@ impl Payload for Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        self.pool.free.borrow_mut().push(self.offset);
+        self.pool.free().push(self.offset);
     }
 }

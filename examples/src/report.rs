@@ -39,6 +39,8 @@ pub struct Report {
     pub link_losses: u64,
     /// Bytes of file data that it gave back as not sent then; they were sent again.
     pub not_sent: u64,
+    /// Frames that each transmit queue sent, as the NIC counted them since its last reset.
+    pub queue_frames: Vec<u64>,
     /// The receiver has every byte, and (on a loopback, unless somebody wrote to it meanwhile) every byte is the file's.
     pub verified: bool,
 }

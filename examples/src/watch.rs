@@ -3,10 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::metrics::{StationFigures, value};
+use crate::metrics::{MOST_QUEUES, QueueFigures, StationFigures, of_queue, value};
 
 /// What is looked at, at one moment. What a program does not count is `None`.
-#[derive(Clone, Copy, PartialEq, Default, Debug)]
+#[derive(Clone, PartialEq, Default, Debug)]
 pub struct Reading {
     tx: Flow,
     rx: Flow,
@@ -21,6 +21,8 @@ pub struct Reading {
     pauses: Option<u64>,
     waiting: Option<u64>,
     link_up: Option<bool>,
+    /// The same of each queue, as far as it is known of one, where there are several.
+    queues: Vec<Reading>,
 }
 
 /// Frames and the bytes in them.
@@ -31,8 +33,8 @@ struct Flow {
 }
 
 impl Reading {
-    /// Of a NIC of this process's own.
-    pub fn of_station(figures: &StationFigures) -> Self {
+    /// Of a NIC of this process's own, and of its queues if it has several.
+    pub fn of_station(figures: &StationFigures, queues: &[QueueFigures]) -> Self {
         Self {
             tx: Flow { frames: figures.tx_frames, bytes: figures.tx_bytes },
             rx: Flow { frames: figures.rx_frames, bytes: figures.rx_bytes },
@@ -43,8 +45,37 @@ impl Reading {
             ring_used: Some(figures.tx_ring_used),
             holds: Some(figures.holds_in_ring),
             link_up: Some(figures.link_up != 0),
+            queues: queues.iter().map(Self::of_queue).collect(),
             ..Self::default()
         }
+    }
+
+    fn of_queue(figures: &QueueFigures) -> Self {
+        Self {
+            tx: Flow { frames: figures.tx_frames, bytes: figures.tx_bytes },
+            rx: Flow { frames: figures.rx_frames, bytes: figures.rx_bytes },
+            missed: figures.rx_missed,
+            ring_free: Some(figures.ring_free),
+            ring_used: Some(figures.ring_used),
+            holds: Some(figures.holds),
+            ..Self::default()
+        }
+    }
+
+    /// One of the queues in a program's figures.
+    fn of_queue_in_text(text: &str, queue: usize) -> Option<Self> {
+        let get =
+            |name: &str| value(text, &of_queue(&format!("stillwire_queue_{name}"), queue)).map(|value| value as u64);
+        Some(Self::of_queue(&QueueFigures {
+            tx_frames: get("tx_frames_total")?,
+            tx_bytes: get("tx_bytes_total")?,
+            rx_frames: get("rx_frames_total")?,
+            rx_bytes: get("rx_bytes_total")?,
+            rx_missed: get("rx_missed_frames_total")?,
+            ring_free: get("tx_ring_free_descriptors")?,
+            ring_used: get("tx_ring_used_descriptors")?,
+            holds: get("holds")?,
+        }))
     }
 
     /// Of the figures that a program serves with `--metrics`. `None` when there are none that this can show.
@@ -69,6 +100,7 @@ impl Reading {
                 ring_free: nic("tx_ring_free_descriptors"),
                 ring_used: nic("tx_ring_used_descriptors"),
                 link_up: nic("link_up").map(|up| up != 0),
+                queues: (0..MOST_QUEUES).map_while(|queue| Self::of_queue_in_text(text, queue)).collect(),
                 ..common
             });
         }
@@ -82,8 +114,9 @@ impl Reading {
     }
 }
 
-/// A line: what changed between two readings, and what is at the second.
-#[derive(Clone, Copy, PartialEq, Debug)]
+/// A line: what changed between two readings, and what is at the second. Where there are several queues, a line for each
+/// follows.
+#[derive(Clone, PartialEq, Debug)]
 pub struct Line {
     /// Frames a second, and megabits a second.
     tx: (f64, f64),
@@ -93,6 +126,7 @@ pub struct Line {
     checksums: u64,
     pauses: Option<u64>,
     now: Reading,
+    queues: Vec<Line>,
 }
 
 impl Line {
@@ -104,6 +138,9 @@ impl Line {
             let (frames, bytes) = (more(before.frames, after.frames), more(before.bytes, after.bytes));
             (frames as f64 / seconds, bytes as f64 * 8.0 / 1e6 / seconds)
         };
+        let nothing = Reading::default();
+        let queue =
+            |(at, after): (usize, &Reading)| Self::between(before.queues.get(at).unwrap_or(&nothing), after, elapsed);
         Self {
             tx: rates(before.tx, after.tx),
             rx: rates(before.rx, after.rx),
@@ -111,7 +148,8 @@ impl Line {
             errors: more(before.errors, after.errors),
             checksums: more(before.checksums, after.checksums),
             pauses: after.pauses.map(|pauses| more(before.pauses.unwrap_or(0), pauses)),
-            now: *after,
+            now: after.clone(),
+            queues: after.queues.iter().enumerate().map(queue).collect(),
         }
     }
 }
@@ -136,7 +174,8 @@ impl fmt::Display for Line {
         write!(f, "{:>5} {:>4} {:>5} ", self.missed, self.errors, self.checksums)?;
         write!(f, "{:>6} {:>6} ", known(self.now.ring_free), known(self.now.ring_used))?;
         write!(f, "{:>5} {:>5} ", known(self.now.holds), known(self.now.pages))?;
-        write!(f, "{:>5} {:>5} {link:>4}", known(self.pauses), known(self.now.waiting))
+        write!(f, "{:>5} {:>5} {link:>4}", known(self.pauses), known(self.now.waiting))?;
+        self.queues.iter().enumerate().try_for_each(|(queue, line)| write!(f, "\n{line}  queue {queue}"))
     }
 }
 
@@ -228,8 +267,31 @@ mod tests {
             Exposed { metrics, cache: None, program: "test", on: String::new() }.text()
         };
         let read = Reading::of_text(&text(&|metrics| metrics.station.store(figures)));
-        assert_eq!(read, Some(Reading::of_station(&figures)));
-        assert_eq!(read.map(|read| (read.errors, read.checksums)), Some((14, 9)));
+        assert_eq!(read, Some(Reading::of_station(&figures, &[])));
+        assert_eq!(read.as_ref().map(|read| (read.errors, read.checksums)), Some((14, 9)));
+        let queue = |frames| QueueFigures {
+            tx_frames: frames,
+            tx_bytes: 2,
+            rx_frames: 3,
+            rx_bytes: 4,
+            rx_missed: 5,
+            ring_free: 6,
+            ring_used: 7,
+            holds: 8,
+        };
+        let queues = [queue(20), queue(30)];
+        let read = Reading::of_text(&text(&|metrics| {
+            metrics.station.store(figures);
+            metrics.queues.iter().zip(queues).for_each(|(board, figures)| board.store(figures));
+        }));
+        assert_eq!(read, Some(Reading::of_station(&figures, &queues)));
+        let line = Line::between(&Reading::of_station(&figures, &[queue(10)]), &read.unwrap(), Duration::from_secs(1));
+        assert_eq!(line.queues.iter().map(|line| line.tx.0).collect::<Vec<_>>(), [10.0, 30.0]);
+        let lines = line.to_string();
+        let lines: Vec<_> = lines.lines().collect();
+        let (first, second) = ("         10       0.00", "         30       0.00");
+        assert!(lines[1].starts_with(first) && lines[1].ends_with("queue 0"), "{lines:?}");
+        assert!(lines[2].starts_with(second) && lines[2].ends_with("queue 1"), "{lines:?}");
         let received = ReceiverFigures { bytes: 1, datagrams: 2, torn: 3, malformed: 4, ..Default::default() };
         let read = Reading::of_text(&text(&|metrics| metrics.receiver.store(received))).unwrap();
         assert_eq!((read.rx, read.checksums, read.errors), (Flow { frames: 2, bytes: 1 }, 3, 4));

@@ -163,8 +163,9 @@ fn sender(folder: &Path, look: impl FnOnce(SocketAddr, mpsc::Receiver<()>) + Sen
         rate: None,
         repeat_for: Some(Duration::from_secs(2)),
         deadline: Duration::from_secs(10),
+        cores: Vec::new(),
     };
-    let mut far = Loopback::new(&path, &source, true).unwrap();
+    let mut far = Loopback::new(&path, &source, true, 1).unwrap();
     let (address, (ended, end)) = (server.address(), mpsc::channel());
     let totals = std::thread::scope(|scope| {
         scope.spawn(move || look(address, end));

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use stillwire_dma::{Access, Backing, Iommu, Mapping, SharedMemory};
+use stillwire_dma::{Access, Backing, Iommu, Mapping, Node, SharedMemory};
 
 use crate::arena::Arena;
 use crate::core::{Core, lock};
@@ -33,6 +33,8 @@ pub struct Config {
     pub prepare: bool,
     /// Name of the memory, as `/proc/PID/maps` shows it.
     pub name: String,
+    /// Memory node to take it from, if it has some left: that of the device that will read it.
+    pub node: Option<Node>,
     /// Whether files are read and written past the kernel's page cache (`O_DIRECT`) where their file system can.
     pub direct_io: bool,
     /// Whether the disk is reached by io_uring where it can be had, and not by threads. Some tools (valgrind) can not follow
@@ -63,6 +65,7 @@ impl Default for Config {
             prepare: false,
             max_folio: 2 << 20,
             name: "stillwire-cache".into(),
+            node: None,
             direct_io: true,
             io_uring: true,
             read_ahead: 8 << 20,
@@ -99,12 +102,18 @@ impl Cache {
     /// When the memory, or a userfaultfd that can write-protect it, is not to be had; each says what to set.
     pub fn new(config: Config) -> Result<Self> {
         let arena = Arena::new(&config.name, config.bytes, config.huge, config.max_folio)?;
+        // Before the first touch: pages that are there stay where they are.
+        let placed = config.node.map_or(Ok(()), |node| arena.memory().prefer(node));
         let prepared = if config.prepare { arena.prepare() } else { Ok(()) };
         let mut cache = Self::start(config, arena)?;
-        if let (Err(why), Some(inner)) = (prepared, Arc::get_mut(&mut cache.0)) {
-            inner
-                .notices
-                .push(format!("cache: the memory could not be prepared (MADV_COLLAPSE: {why}); reading is slower"));
+        if let Some(inner) = Arc::get_mut(&mut cache.0) {
+            let prepared = prepared
+                .map_err(|why| format!("the memory could not be prepared (MADV_COLLAPSE: {why}); reading is slower"));
+            let placed = placed.map_err(|why| {
+                format!("the memory could not be placed near the device (mbind: {why}); sending is slower")
+            });
+            let notices = [prepared, placed].into_iter().filter_map(|done| done.err());
+            inner.notices.extend(notices.map(|notice| format!("cache: {notice}")));
         }
         Ok(cache)
     }

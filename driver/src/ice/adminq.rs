@@ -157,7 +157,7 @@ impl Descriptor {
 impl AdminQueue {
     /// Memory for both queues, which the device does not know yet.
     pub(super) fn new(pci: &PciFunction, regs: &Registers) -> Result<Self> {
-        let memory = SharedMemory::new("stillwire-adminq", EVENT_BUFFERS + EVENTS * BUFFER, HugePages::Never)?;
+        let memory = pci.iommu().memory("stillwire-adminq", EVENT_BUFFERS + EVENTS * BUFFER, HugePages::Never)?;
         let mapping = Arc::new(pci.iommu().map(&memory, Access::ReadWrite)?);
         let (regs, name) = (regs.clone(), pci.name());
         Ok(Self { regs, name, memory, mapping, sent: 0, taken: 0, dead: true, deadline: DEADLINE })

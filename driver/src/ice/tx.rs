@@ -5,9 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use stillwire_dma::{
-    Access, HugePages, Mapping, Payload, Register, RingSlot, RingSlots, RingWords, Segment, SharedMemory, fence,
-};
+use stillwire_dma::{Access, HugePages, Mapping, Payload, Register, RingSlot, RingSlots, RingWords, Segment, fence};
 
 use super::adminq::Request;
 use super::commands::ADD_TX_QUEUES;
@@ -63,7 +61,7 @@ impl<T> TxQueue<T> {
         let ring_len = (slots * DESCRIPTOR).next_multiple_of(4096);
         let short = ring_len..ring_len + slots * SHORT_HEADER;
         let long = short.end..short.end + slots * HEADER_SLOT;
-        let memory = SharedMemory::new("stillwire-tx", long.end, HugePages::Never)?;
+        let memory = function.pci.iommu().memory("stillwire-tx", long.end, HugePages::Never)?;
         let mapping = Arc::new(function.pci.iommu().map(&memory, Access::ReadWrite)?);
         let name = |part| mapping.segment(part).expect("all of it is mapped");
         let queue = Self {

@@ -46,7 +46,7 @@ impl RxQueue {
         let size = usize::from(function.config.rx_ring);
         let buffers = (size * DESCRIPTOR).next_multiple_of(4096);
         let end = buffers + size * STRIDE;
-        let memory = SharedMemory::new("stillwire-rx", end, HugePages::IfFree)?;
+        let memory = function.pci.iommu().memory("stillwire-rx", end, HugePages::IfFree)?;
         let mapping = Arc::new(function.pci.iommu().map(&memory, Access::ReadWrite)?);
         let queue = Self {
             words: RingWords::new(&memory, 0, size * 2),

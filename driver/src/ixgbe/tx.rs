@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use stillwire_dma::{
-    Access, HugePages, Mapping, Payload, Register, RingSlot, RingSlots, RingWords, Segment, SharedMemory, fence, seeded,
+    Access, HugePages, Mapping, Payload, Register, RingSlot, RingSlots, RingWords, Segment, fence, seeded,
 };
 
 use super::desc::{LEN as DESCRIPTOR, TxContext, TxData};
@@ -56,7 +56,7 @@ impl<T> TxQueue<T> {
         let ring_len = slots * DESCRIPTOR;
         let short = ring_len.next_multiple_of(4096)..ring_len.next_multiple_of(4096) + slots * SHORT_HEADER;
         let long = short.end..short.end + slots * HEADER_SLOT;
-        let memory = SharedMemory::new("stillwire-tx", long.end, HugePages::Never)?;
+        let memory = function.pci.iommu().memory("stillwire-tx", long.end, HugePages::Never)?;
         let mapping = Arc::new(function.pci.iommu().map(&memory, Access::ReadWrite)?);
         let name = |part| mapping.segment(part).expect("all of it is mapped");
         let queue = Self {

@@ -49,7 +49,7 @@ impl Command {
 
 impl Control {
     pub(crate) fn new(function: &Function, queue: Virtqueue) -> Result<Self> {
-        let memory = SharedMemory::new("stillwire-control", ANSWER + 1, HugePages::Never)?;
+        let memory = function.pci.iommu().memory("stillwire-control", ANSWER + 1, HugePages::Never)?;
         let mapping = Arc::new(function.pci.iommu().map(&memory, Access::ReadWrite)?);
         function.keep(mapping.clone());
         Ok(Self { queue, memory, mapping, next: 0 })

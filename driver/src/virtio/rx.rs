@@ -53,7 +53,7 @@ impl RxQueue {
         function.running()?;
         let (pair, queue) = function.take(Which::Receive)?;
         let size = queue.size();
-        let memory = SharedMemory::new("stillwire-rx", usize::from(size) * BUFFER, HugePages::IfFree)?;
+        let memory = function.pci.iommu().memory("stillwire-rx", usize::from(size) * BUFFER, HugePages::IfFree)?;
         let mapping = Arc::new(function.pci.iommu().map(&memory, Access::ReadWrite)?);
         let mut queue = Self {
             queue,

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use stillwire_dma::{Access, HugePages, Mapping, Payload, RingSlot, RingSlots, Segment, SharedMemory};
+use stillwire_dma::{Access, HugePages, Mapping, Payload, RingSlot, RingSlots, Segment};
 
 use super::breach::Breach;
 use super::desc::{self, NET_HEADER};
@@ -60,7 +60,7 @@ impl<T> TxQueue<T> {
         function.running()?;
         let (pair, queue) = function.take(Which::Transmit)?;
         let size = queue.size();
-        let memory = SharedMemory::new("stillwire-tx", usize::from(size) * HEADER_SLOT, HugePages::Never)?;
+        let memory = function.pci.iommu().memory("stillwire-tx", usize::from(size) * HEADER_SLOT, HugePages::Never)?;
         let mapping = Arc::new(function.pci.iommu().map(&memory, Access::ReadOnly)?);
         let name = mapping.segment(0..usize::from(size) * HEADER_SLOT).expect("all of it is mapped");
         let max_segments = max_segments(size);

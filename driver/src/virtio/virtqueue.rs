@@ -54,7 +54,7 @@ impl RingMemory {
     /// Memory for a ring of `size` descriptors (a power of two, at least 8), mapped.
     pub(crate) fn new(iommu: &Iommu, size: u16, features: u64) -> Result<Self> {
         let (areas, end) = if features & F_RING_PACKED != 0 { Packed::areas(size) } else { Split::areas(size) };
-        let memory = SharedMemory::new("stillwire-virtio", end, HugePages::Never)?;
+        let memory = iommu.memory("stillwire-virtio", end, HugePages::Never)?;
         let mapping = Arc::new(iommu.map(&memory, Access::ReadWrite)?);
         Ok(Self { size, memory, mapping, areas })
     }

@@ -69,9 +69,9 @@ figures! {
         rx_checksum_errors: counter "stillwire_rx_checksum_error_frames_total" "Frames in which the NIC found a wrong IP, UDP or TCP checksum.";
         rx_dropped: counter "stillwire_rx_dropped_frames_total" "Frames that the NIC handed over damaged, or in a way that made no sense.";
         bad_checksums: counter "stillwire_rx_bad_checksum_frames_total" "Frames that the program dropped because their checksum was wrong.";
-        tx_ring_free: gauge "stillwire_tx_ring_free_descriptors" "Descriptors of the transmit ring that are free.";
+        tx_ring_free: gauge "stillwire_tx_ring_free_descriptors" "Descriptors of the transmit rings that are free.";
         tx_ring_used: gauge "stillwire_tx_ring_used_descriptors" "Descriptors in flight: posted, and not given back yet.";
-        holds_in_ring: gauge "stillwire_holds_in_ring" "Holds in the transmit ring: runs of file pages that are still until the NIC is done. With --unheld, runs without a hold.";
+        holds_in_ring: gauge "stillwire_holds_in_ring" "Holds in the transmit rings: runs of file pages that are still until the NIC is done. With --unheld, runs without a hold.";
         link_up: gauge "stillwire_link_up" "1: frames can pass; 0: no link, or no NIC any more.";
         link_speed: gauge "stillwire_link_speed_bits_per_second" "Speed of the link; 0 where it is down or not known.";
         link_losses: counter "stillwire_link_losses_total" "Times that the link was lost.";
@@ -80,6 +80,20 @@ figures! {
         pauses_received: counter "stillwire_pauses_received_total" "Pauses that the far end asked for.";
         captured: counter "stillwire_captured_frames_total" "Frames in the file of --capture.";
         capture_lost: counter "stillwire_capture_lost_frames_total" "Frames that could not be written there.";
+    }
+}
+
+figures! {
+    /// What a [`Station`](crate::station::Station) knows of one of several pairs of queues: with the label `queue`, its number.
+    QueueFigures {
+        tx_frames: counter "stillwire_queue_tx_frames_total" "Frames that the queue sent, since the NIC was last reset.";
+        tx_bytes: counter "stillwire_queue_tx_bytes_total" "Bytes in them; with check sequences on virtio only.";
+        rx_frames: counter "stillwire_queue_rx_frames_total" "Frames that the queue received, since the NIC was last reset.";
+        rx_bytes: counter "stillwire_queue_rx_bytes_total" "Bytes in them; with check sequences on virtio only.";
+        rx_missed: counter "stillwire_queue_rx_missed_frames_total" "Frames for the queue that were lost for want of its buffers.";
+        ring_free: gauge "stillwire_queue_tx_ring_free_descriptors" "Descriptors of its transmit ring that are free.";
+        ring_used: gauge "stillwire_queue_tx_ring_used_descriptors" "Descriptors of its transmit ring in flight.";
+        holds: gauge "stillwire_queue_holds" "Holds in its transmit ring.";
     }
 }
 
@@ -206,6 +220,7 @@ pub const INFO: Family = Family {
 
 /// Everything that can be asked for.
 pub fn families() -> impl Iterator<Item = Family> {
-    let groups = [StationFigures::FAMILIES, SenderFigures::FAMILIES, ReceiverFigures::FAMILIES, CacheFigures::FAMILIES];
-    [INFO].into_iter().chain(groups.into_iter().flatten().copied()).chain([PAUSES])
+    let programs = [SenderFigures::FAMILIES, ReceiverFigures::FAMILIES, CacheFigures::FAMILIES];
+    let groups = [StationFigures::FAMILIES, QueueFigures::FAMILIES].into_iter().chain(programs);
+    [INFO].into_iter().chain(groups.flatten().copied()).chain([PAUSES])
 }

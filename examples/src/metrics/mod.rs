@@ -25,7 +25,8 @@ use std::time::{Duration, Instant};
 use stillwire_filecache::Cache;
 
 pub use figures::{
-    CacheFigures, Family, Figures, INFO, PAUSE_BOUNDS, PAUSES, ReceiverFigures, SenderFigures, StationFigures, families,
+    CacheFigures, Family, Figures, INFO, PAUSE_BOUNDS, PAUSES, QueueFigures, ReceiverFigures, SenderFigures,
+    StationFigures, families,
 };
 pub use server::{Server, fetch};
 
@@ -34,6 +35,8 @@ pub use server::{Server, fetch};
 pub struct Metrics {
     /// A NIC's.
     pub station: Board<StationFigures>,
+    /// Those of its pairs of queues by number, where there are several.
+    pub queues: [Board<QueueFigures>; MOST_QUEUES],
     /// A sender's.
     pub sender: Board<SenderFigures>,
     /// A receiver's.
@@ -123,6 +126,7 @@ impl Exposed {
         let (program, on) = (self.program, escape(&self.on));
         let _ = writeln!(text, "{name}{{program=\"{program}\",version=\"{version}\",on=\"{on}\"}} 1");
         self.metrics.station.write(&mut text);
+        write_queues(&mut text, &self.metrics.queues);
         self.metrics.sender.write(&mut text);
         self.metrics.receiver.write(&mut text);
         if let Some(cache) = &self.cache {
@@ -133,6 +137,25 @@ impl Exposed {
         }
         text
     }
+}
+
+/// Each figure of all queues that have figures, with their numbers.
+fn write_queues(text: &mut String, queues: &[Board<QueueFigures>]) {
+    let known: Vec<_> = queues.iter().map_while(|board| board.values.get()).collect();
+    if known.is_empty() {
+        return;
+    }
+    for (at, family) in QueueFigures::FAMILIES.iter().enumerate() {
+        write_head(text, family);
+        for (queue, values) in known.iter().enumerate() {
+            let _ = writeln!(text, "{} {}", of_queue(family.name, queue), values[at].load(Ordering::Relaxed));
+        }
+    }
+}
+
+/// A figure's name with the label of a queue, as [`value`] finds it.
+pub fn of_queue(name: &str, queue: usize) -> String {
+    format!("{name}{{queue=\"{queue}\"}}")
 }
 
 fn write_pauses(text: &mut String, cache: &Cache) {
@@ -161,11 +184,13 @@ fn escape(text: &str) -> String {
     text.replace('\\', r"\\").replace('"', r#"\""#).replace('\n', r"\n")
 }
 
-/// The value of a figure without labels in such a text; `None` when it is not there.
+/// The value of a figure in such a text, by its name and its labels if it has any; `None` when it is not there.
 pub fn value(text: &str, name: &str) -> Option<f64> {
     text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
 }
 
+/// Most pairs of queues of a NIC (`stillwire_driver::Config::queues`).
+pub const MOST_QUEUES: usize = 16;
 /// How long who scrapes is kept waiting for the data path.
 const WAIT: Duration = Duration::from_millis(250);
 /// Between two looks for its answer.
@@ -194,6 +219,8 @@ mod tests {
     fn every_figure_has_its_help_its_type_and_its_value() {
         let metrics = Arc::new(Metrics::default());
         metrics.station.store(StationFigures { tx_frames: 1, capture_lost: 2, ..Default::default() });
+        metrics.queues[0].store(QueueFigures { tx_frames: 6, ..Default::default() });
+        metrics.queues[1].store(QueueFigures { tx_frames: 7, holds: 8, ..Default::default() });
         metrics.sender.store(SenderFigures { transfers: 3, breaks: 4, ..Default::default() });
         metrics.receiver.store(ReceiverFigures { transfers: 5, malformed: u64::MAX, ..Default::default() });
         metrics.end();
@@ -210,6 +237,9 @@ mod tests {
         let expect = [
             ("stillwire_tx_frames_total", 1.0),
             ("stillwire_capture_lost_frames_total", 2.0),
+            ("stillwire_queue_tx_frames_total{queue=\"0\"}", 6.0),
+            ("stillwire_queue_tx_frames_total{queue=\"1\"}", 7.0),
+            ("stillwire_queue_holds{queue=\"1\"}", 8.0),
             ("stillwire_transfers_total", 3.0),
             ("stillwire_lease_breaks_total", 4.0),
             ("stillwire_received_transfers_total", 5.0),

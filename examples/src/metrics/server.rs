@@ -79,7 +79,8 @@ pub fn fetch(address: SocketAddr) -> Result<String> {
         let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         // By HTTP/1.0 the answer comes in one piece, and ends with the connection.
-        write!(stream, "GET /metrics HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
+        // In one piece, too: what a server that closes has not read yet resets the connection, and takes its answer with it.
+        stream.write_all(format!("GET /metrics HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes())?;
         let mut answer = String::new();
         stream.take(MOST).read_to_string(&mut answer).map(|_| answer)
     };

@@ -261,7 +261,7 @@ fn a_running_sender_is_watched() {
         value(&fetch(address).ok()?, "stillwire_transfers_total").filter(|&transfers| transfers > 0.0)
     });
     let mut info = Command::new(example("info"));
-    let output = run(info.args(["--watch", "0.3", "--count", "3", "--from", &address.to_string()]));
+    let output = run(info.args(["--watch", "1", "--count", "3", "--from", &address.to_string()]));
     let text = String::from_utf8(output.stdout).unwrap();
     let lines: Vec<Vec<&str>> = text.lines().skip(2).map(|line| line.split_whitespace().collect()).collect();
     assert!(output.status.success() && lines.len() == 3, "{text}");

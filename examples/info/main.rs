@@ -125,6 +125,9 @@ fn run(arguments: &Arguments) -> Result<()> {
         able.max_frame, able.header_len, able.payload_pieces
     );
     println!("rings         {} transmit, {} receive descriptors", able.tx_ring, able.rx_ring);
+    if let Some(node) = name.node() {
+        println!("memory        {node}");
+    }
     println!("sent          {} frames, {} bytes", counted.tx_frames, counted.tx_bytes);
     println!(
         "received      {} frames, {} bytes; {} missed, {} damaged, {} with bad checksums",

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use stillwire_dma::PciFunction;
 use stillwire_emulator::control::Control;
-use stillwire_emulator::server::Server;
+use stillwire_emulator::server::{Server, Stopper};
 use stillwire_emulator::wire::Sink;
 use stillwire_emulator::{Config, LocalDevice, Model};
 use tempfile::TempDir;
@@ -66,7 +66,10 @@ impl Place {
         }
         let folder = TempDir::new().unwrap();
         let program = folder.path().join("program");
-        std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+        // By another process: a descriptor of ours that writes it could be inherited by a process that another test starts at this
+        // moment, and what is open for writing can not be run.
+        let copied = Command::new("cp").arg(std::env::current_exe().unwrap()).arg(&program).status();
+        assert!(copied.unwrap().success());
         for path in [folder.path(), &program] {
             std::fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
         }
@@ -119,8 +122,9 @@ impl Drop for Nobody {
 fn a_stranger_is_cut_off_whatever_the_sockets_mode() {
     let Some(place) = Place::new(ROOT) else { return };
     let server = Server::bind(&place.socket(), model()).unwrap();
-    let stopper = server.stopper();
     std::thread::scope(|scope| {
+        // The scope waits for the server, also when something here has failed.
+        let _stop = Stop(server.stopper());
         // Once: a stranger is not the one.
         let served = scope.spawn(|| server.serve(true).unwrap());
         assert!(place.nobody("ask").says().contains("Permission denied"), "the mode keeps it out");
@@ -138,7 +142,6 @@ fn a_stranger_is_cut_off_whatever_the_sockets_mode() {
         drop(function);
         eventually("it served the one", || served.is_finished());
         assert_eq!(server.strangers(), 2);
-        stopper.stop();
     });
 }
 
@@ -167,6 +170,15 @@ fn faults_are_not_taken_from_strangers() {
     let mut answer = [0; 2];
     ours.read_exact(&mut answer).unwrap();
     assert_eq!(&answer, b"ok");
+}
+
+/// Ends a server when it goes.
+struct Stop(Stopper);
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
 }
 
 fn mode(path: &Path) -> u32 {

@@ -9,6 +9,7 @@ mod process;
 use std::fs::Permissions;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use common::*;
 use process::Process;
@@ -38,7 +39,10 @@ impl Place {
         }
         let folder = TempDir::new().unwrap();
         let (program, file) = (folder.path().join("program"), folder.path().join("file"));
-        std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+        // By another process: a descriptor of ours that writes it could be inherited by a process that another test starts at this
+        // moment, and what is open for writing can not be run.
+        let copied = Command::new("cp").arg(std::env::current_exe().unwrap()).arg(&program).status();
+        assert!(copied.unwrap().success());
         std::fs::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
         std::fs::write(&file, pattern(4 * PAGE)).unwrap();
         for path in [folder.path(), &file] {

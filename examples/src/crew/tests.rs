@@ -123,6 +123,24 @@ fn a_mark_is_passed_behind_the_nic() {
     assert!(crew.seen(1).level.in_flight == 0 && crew.seen(1).completed > 0);
 }
 
+/// What an owner finds is heard, and ends nothing but its work: its queue comes back.
+#[test]
+fn an_owner_that_fails_says_so() {
+    let mut bench = bench(1428);
+    let crew = &mut bench.crew;
+    crew.check().unwrap();
+    // The file is not that long any more.
+    let of = RunOf { transfer: 1, file_size: LEN + 1 };
+    crew.give(1, Job { of, ..job(0) }).unwrap();
+    let mut found = None;
+    wait_for("the error", || {
+        found = crew.check().err();
+        found.is_some()
+    });
+    assert!(matches!(found, Some(Error::Cache(stillwire_filecache::Error::Shrunk { .. }))), "{found:?}");
+    assert_eq!(crew.recall(drop).unwrap().len(), 1);
+}
+
 /// An owner that is gone is told of, and nobody waits for it.
 #[test]
 fn an_owner_that_is_gone_is_an_error() {

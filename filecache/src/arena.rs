@@ -19,6 +19,7 @@ use stillwire_dma::{Backing, HugePages, SharedMemory};
 use crate::buddy::{Buddy, HIGHEST_ORDER};
 use crate::core::Core;
 use crate::disk::Buffer;
+use crate::group::{self, GroupWord};
 use crate::kernel;
 use crate::page::{At, PageWord, PairWord};
 use crate::parking::Parking;
@@ -33,6 +34,8 @@ pub(crate) struct Arena {
     pages: u32,
     /// One more page than there are, if that is an odd number: nobody has it.
     words: Box<[PairWord]>,
+    /// Of whole groups only.
+    groups: Box<[GroupWord]>,
     buddy: Mutex<Buddy>,
     /// Where threads wait for a page's phase to change.
     pub(crate) parking: Parking,
@@ -63,6 +66,7 @@ impl Arena {
             highest_order: (most.ilog2() as u8).min(HIGHEST_ORDER),
             pages,
             words: (0..pages.div_ceil(2)).map(|_| PairWord::new()).collect(),
+            groups: (0..pages / group::PAGES).map(|_| GroupWord::new()).collect(),
             buddy: Mutex::new(Buddy::new(pages)),
             parking: Parking::new(),
             memory,
@@ -113,16 +117,34 @@ impl Arena {
         self.pair(page).of(page)
     }
 
-    /// Number of holds of an arena page, and nobody goes on meanwhile.
+    /// Number of holds of an arena page at this moment: its own, and those of its group.
+    pub(crate) fn holds(&self, page: u32) -> u32 {
+        let by_group = self.group(page).and_then(GroupWord::holds);
+        with_group(self.word(page).holds(), by_group)
+    }
+
+    /// The same, and nobody goes on meanwhile.
     #[cfg(simulation)]
     pub(crate) fn holds_now(&self, page: u32) -> u32 {
-        self.word(page).peek().holds()
+        let by_group = self.group(page).and_then(GroupWord::peek);
+        with_group(self.word(page).peek().holds(), by_group)
     }
 
     /// State of an arena page and its neighbour.
     #[inline]
     pub(crate) fn pair(&self, page: u32) -> &PairWord {
         &self.words[page as usize / 2]
+    }
+
+    /// The group of an arena page, if it has one.
+    #[inline]
+    pub(crate) fn group(&self, page: u32) -> Option<&GroupWord> {
+        self.groups.get((page / group::PAGES) as usize)
+    }
+
+    /// Whether a writer waits for a page of the group from `first` on, or one is in no file.
+    pub(crate) fn is_wanted(&self, first: u32) -> bool {
+        (first..first + group::PAGES).step_by(2).any(|page| self.pair(page).is_wanted())
     }
 
     /// Where the state of an arena page is.
@@ -190,6 +212,15 @@ impl Arena {
         // SAFETY: inside the mapping (checked), which lives as long as `self`. Bytes that the kernel, a view or a device
         // changes meanwhile are read by atomic words. (Only a simulated disk makes a `&mut` of a page while it fills it.)
         unsafe { copy_out(self.memory.as_ptr().add(range.start), to) };
+    }
+}
+
+/// Holds of a page whose word counts `own` and whose group stands with so many, if it does: the group itself is no holder.
+fn with_group(own: u32, by_group: Option<u32>) -> u32 {
+    match by_group {
+        // Read one after the other: they need not be of the same moment.
+        Some(holds) => own.saturating_sub(1) + holds,
+        None => own,
     }
 }
 

@@ -246,7 +246,7 @@ impl Cache {
     /// to be fast; holders do not notice.
     pub fn held(&self) -> Held {
         let arena = &self.0.core.arena;
-        let holds = (0..arena.pages()).map(|page| u64::from(arena.word(page).holds()));
+        let holds = (0..arena.pages()).map(|page| u64::from(arena.holds(page)));
         holds
             .filter(|&holds| holds > 0)
             .fold(Held::default(), |held, holds| Held { pages: held.pages + 1, page_holds: held.page_holds + holds })

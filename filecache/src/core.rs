@@ -4,6 +4,7 @@ use crate::sync::HashMap;
 use crate::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 use crate::sync::{Mutex, MutexGuard, RwLock};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::{Arc, OnceLock, PoisonError, Weak};
 
 use stillwire_dma::{Mapping, seeded};
@@ -14,6 +15,7 @@ use crate::disk::Engine;
 use crate::file::{FileCore, FileKey};
 use crate::flusher::Dirt;
 use crate::folio::Residents;
+use crate::group::{self, GroupWord, Pages};
 use crate::kernel::{Bell, Uffd};
 use crate::mapping::ViewMap;
 use crate::page::Released;
@@ -131,12 +133,47 @@ impl Core {
         }
     }
 
+    /// What `page` is held for by its group alone ends: somebody wants it, and has said so in its word. If the group is held
+    /// too, its last release does this.
+    #[cold]
+    pub(crate) fn part(&self, page: u32) {
+        if let Some(group) = self.arena.group(page).filter(|_| !seeded!(StandingGroup)) {
+            self.release_group(page, group.part());
+        }
+    }
+
+    /// The same for the groups of `pages` that nobody holds.
+    pub(crate) fn part_idle(&self, pages: Range<u32>) {
+        let mut page = pages.start;
+        while page < pages.end {
+            if let Some(group) = self.arena.group(page) {
+                self.release_group(page, group.part_idle());
+            }
+            page = (page / group::PAGES + 1) * group::PAGES;
+        }
+    }
+
+    /// Ends one hold of `group`, which is that of `page`.
+    #[cold]
+    pub(crate) fn let_go_of_group(&self, page: u32, group: &GroupWord) {
+        self.release_group(page, group.let_go());
+    }
+
+    /// Releases the pages of the group of `page`, if they are to be.
+    fn release_group(&self, page: u32, pages: Pages) {
+        if pages == Pages::Yours {
+            let first = page / group::PAGES * group::PAGES;
+            (first..first + group::PAGES).for_each(|page| self.release(page));
+        }
+    }
+
     /// The cache ends: the last handle is gone, so no hold can begin. The core stays until the last hold is released.
     #[allow(unsafe_code)]
     pub(crate) fn end(self: &Arc<Self>) {
         // The share that the holds have, together. Nothing can count down to zero before the last line.
         self.share.store(Arc::into_raw(self.clone()).cast_mut(), Ordering::Relaxed);
         self.ending.store(1, Ordering::Relaxed);
+        (0..self.arena.pages()).step_by(group::PAGES as usize).for_each(|page| self.part(page));
         for page in 0..self.arena.pages() {
             // Counted before the page can tell.
             self.ending.fetch_add(1, Ordering::Relaxed);

@@ -125,6 +125,7 @@ impl Residents {
 /// ranges meet inside a page: that is one use. Used again is a folio of which a quarter of the touched pages was held more
 /// than once.
 fn look(core: &Core, folio: &Folio) -> Look {
+    core.part_idle(folio.frames());
     if !folio.frames().all(|frame| core.arena.word(frame).may_be_taken()) {
         return Look::Pinned;
     }
@@ -179,6 +180,7 @@ impl Core {
         if !self.residents.is_there(folio) {
             return false;
         }
+        self.part_idle(folio.frames());
         let taken = folio.frames().take_while(|&frame| self.arena.word(frame).take()).count() as u32;
         // From here to the end nobody holds, opens or closes a page of it; who comes waits.
         let all = taken == folio.pages();

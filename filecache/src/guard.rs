@@ -147,7 +147,16 @@ impl Guard {
         // The page can not leave its file while this looks at it. Not longer: after the decision the phase keeps the page.
         let decision = writer.view.with_laid(writer.index, |frame| {
             let word = core.arena.word(frame);
-            if !word.is_dirty() && core.dirt.is_too_much() { (frame, None) } else { (frame, Some(word.fault())) }
+            if !word.is_dirty() && core.dirt.is_too_much() {
+                return (frame, None);
+            }
+            // Held by nobody: no wait.
+            core.part_idle(frame..frame + 1);
+            let fault = word.fault();
+            if fault == Fault::Wait {
+                core.part(frame);
+            }
+            (frame, Some(fault))
         });
         match decision {
             // Writers noted earlier are let through as well: the last release came too late to tell of them.

@@ -12,7 +12,8 @@ use crate::Result;
 use crate::core::Core;
 use crate::file::Opened;
 use crate::frames::{Frames, Runs};
-use crate::holding::{Begun, hold_pages, hold_rest, hold_run, is_run};
+use crate::group::{self, Pages};
+use crate::holding::{Begun, form_group, hold_group, hold_pages, hold_rest, hold_run, is_run};
 use crate::page::{At, Left, Touch};
 use crate::stats::count;
 use crate::table::Entry;
@@ -31,7 +32,7 @@ pub struct Hold {
 /// copy.
 enum Held {
     /// Neighbours in the arena. A hold is moved with every frame, so this is as short as it can be, and knows the words
-    /// that a release changes.
+    /// that a release changes. `pages`: how many, or [`BY_GROUP`].
     Run { core: Kept, first: At, pages: NonZeroU32, len: u32 },
     /// All others: several runs, more than a run can say, none.
     Runs(Box<Scattered>),
@@ -93,10 +94,16 @@ impl Hold {
         if let Some(frame) = entries.first().and_then(Entry::get)
             && let Ok(len) = u32::try_from(range.end - range.start)
         {
+            let is_group = count == group::PAGES as usize && frame.is_multiple_of(group::PAGES);
+            if is_group && hold_group(core, entries, frame) {
+                core.counters.hits.add_one();
+                return Ok(Self::of_run(core, range.start, (frame, BY_GROUP), len));
+            }
             let begun = hold_run(core, entries, frame);
             if begun.held as usize == count && (is_run(entries, frame) || seeded!(NoSecondLook)) {
                 core.counters.hits.add_one();
-                return Ok(Self::of_run(core, range.start, (frame, begun.held), len));
+                let pages = if is_group && form_group(core, frame) { BY_GROUP } else { begun.held };
+                return Ok(Self::of_run(core, range.start, (frame, pages), len));
             }
             return Self::of_any(opened, range, Some(begun));
         }
@@ -121,7 +128,8 @@ impl Hold {
         }
     }
 
-    /// The hold of `len` bytes from byte `offset`. The held run: its first arena page and number of pages, at least one.
+    /// The hold of `len` bytes from byte `offset`. The held run: its first arena page and number of pages, at least one, or
+    /// [`BY_GROUP`].
     #[inline(always)]
     fn of_run(core: &Arc<Core>, offset: u64, (frame, pages): (u32, u32), len: u32) -> Self {
         let pages = NonZeroU32::new(pages).unwrap_or_else(|| unreachable!("a run has pages"));
@@ -151,7 +159,8 @@ impl Hold {
                 // SAFETY: made from an `Arc<Core>`'s content, which lives for as long as a page of it is held (`Core::end`),
                 // and this value holds one until it is dropped.
                 let core = unsafe { core.0.as_ref() };
-                Some((core, Runs::run(core.arena.page_of(*first), pages.get())))
+                let pages = if pages.get() == BY_GROUP { group::PAGES } else { pages.get() };
+                Some((core, Runs::run(core.arena.page_of(*first), pages)))
             }
             Held::Runs(held) => {
                 // SAFETY: as above.
@@ -293,12 +302,12 @@ impl Drop for Hold {
         }
         match &self.held {
             Held::Run { core, first, pages, .. } => {
-                // SAFETY: each page of the run is held by this value, and released here, once.
+                // SAFETY: each page of the run is held by this value, or its group is; released here, once.
                 unsafe {
-                    if pages.get() == 1 {
-                        release(*core, *first);
-                    } else {
-                        release_run(*core, *first, pages.get());
+                    match pages.get() {
+                        1 => release(*core, *first),
+                        BY_GROUP => release_group(*core, *first),
+                        pages => release_run(*core, *first, pages),
                     }
                 }
             }
@@ -323,6 +332,22 @@ impl Kept {
     fn of(core: &Arc<Core>) -> Self {
         // SAFETY: what is in an `Arc` is not at 0. (Not made of a reference: a share is made of it in `finish`.)
         Self(unsafe { NonNull::new_unchecked(Arc::as_ptr(core).cast_mut()) })
+    }
+}
+
+/// Ends a hold of the group from `first` on, after which the core may be gone.
+///
+/// # Safety
+/// The caller holds this group of this core, and does so no more.
+#[inline]
+unsafe fn release_group(core: Kept, first: At) {
+    // SAFETY: the group is held up to here, so it holds its pages, and these keep the core. The last use of the word is the
+    // operation that releases the group.
+    let arena = unsafe { &core.0.as_ref().arena };
+    let group = arena.group(arena.page_of(first)).unwrap_or_else(|| unreachable!("a group is held"));
+    if group.let_go() == Pages::Yours {
+        // SAFETY: the pages' holds, which keep the core further, are this function's now.
+        unsafe { release_run(core, first, group::PAGES) };
     }
 }
 
@@ -435,6 +460,9 @@ pub(crate) fn segments(core: &Core, runs: Runs<'_>, range: Range<u64>, mut each:
         None => runs.pieces(range, shift).for_each(name),
     }
 }
+
+/// In the place of a number of pages: those of a group, which is held instead of them.
+const BY_GROUP: u32 = u32::MAX;
 
 // A transmit ring moves a hold with every frame.
 const _: () = assert!(size_of::<Hold>() <= 32);

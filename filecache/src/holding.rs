@@ -8,6 +8,7 @@ use stillwire_dma::seeded;
 use crate::core::{Core, Mail};
 use crate::file::FileCore;
 use crate::frames::Frames;
+use crate::group::GroupWord;
 use crate::mapping::ViewMap;
 use crate::page::{Answer, Half, Phase, Refusal, Touch};
 use crate::stats::count;
@@ -48,6 +49,30 @@ pub(crate) fn hold_run(core: &Core, entries: &[Entry], first: u32) -> Begun {
         }
     }
     Begun { first, held, answer: None }
+}
+
+/// Holds the group of arena pages from `first` on, if it can be had at once and `entries` are of it.
+#[inline]
+pub(crate) fn hold_group(core: &Core, entries: &[Entry], first: u32) -> bool {
+    let Some(group) = core.arena.group(first).filter(|group| group.hold()) else { return false };
+    if is_run(entries, first) || seeded!(NoSecondLook) {
+        return true;
+    }
+    core.let_go_of_group(first, group);
+    false
+}
+
+/// Makes a group of the pages from `first` on, each of which the caller holds: `true` if the caller now holds the group
+/// instead.
+#[cold]
+pub(crate) fn form_group(core: &Core, first: u32) -> bool {
+    let is_wanted = || core.arena.is_wanted(first) && !seeded!(FormWithoutLook);
+    let formed = !is_wanted() && core.arena.group(first).is_some_and(GroupWord::form);
+    if formed && is_wanted() {
+        // Since the first look. Who wants it may have come too early to have the group part.
+        core.part(first);
+    }
+    formed
 }
 
 /// What [`hold_run`] has done when it comes to a pair of which not both pages are simply held.

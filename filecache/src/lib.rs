@@ -46,6 +46,7 @@ mod fill;
 mod flusher;
 mod folio;
 mod frames;
+mod group;
 mod guard;
 mod hold;
 mod holding;

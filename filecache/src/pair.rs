@@ -64,6 +64,11 @@ impl PairWord {
         if before & both(LOOKED_AT) == both(ADMITS) { Ok(()) } else { Err(self.hold_unusual(before)) }
     }
 
+    /// Whether a writer waits for one of the pages, or one is in no file.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.0.load(Ordering::Acquire) & both(WAITER | HOLDERS) != 0
+    }
+
     /// The rest, for words other than the usual ones; both counts are in already.
     #[cold]
     pub(crate) fn hold_unusual(&self, before: u64) -> Half {

@@ -85,6 +85,7 @@ impl FileCore {
         if matches!(word.phase(), Phase::Error) {
             return true;
         }
+        core.part(frame);
         if !word.take_dirty() {
             return false;
         }
@@ -204,6 +205,8 @@ impl FileCore {
                 core.digests.clear(frame);
             }
             core.released(frame, released);
+            // After: nobody forms a group of it any more.
+            core.part(frame);
         } else {
             let _nobody_waits_for_what_no_view_shows = word.emptied();
             core.arena.buddy().free(frame);

@@ -11,6 +11,9 @@ pub fn on_store(look: impl FnMut(usize, usize) + 'static) {
     STORED.set(Some(Box::new(look)));
 }
 
+/// Pages that one word holds at once, if they begin at a multiple of that.
+pub const GROUP_PAGES: u32 = crate::group::PAGES;
+
 /// Who looks at a cache from outside, without keeping it.
 pub struct Eye(Weak<Core>);
 

@@ -7,12 +7,17 @@ use loom::sync::{Arc, Mutex};
 use loom::thread;
 
 use super::super::*;
+use crate::group::{GroupWord, Pages};
 
 /// A held page, its neighbour, and the core that they are of.
 struct Ending {
     /// A mistake: who comes late to a page takes its core to be there.
     trusting: bool,
     pages: PairWord,
+    /// Theirs, if it is looked at.
+    group: Option<GroupWord>,
+    /// A mistake: the cache ends, and the group goes on standing.
+    standing: bool,
     ending: AtomicU64,
     /// Shares of the core: `Core::find` takes one as long as there is one.
     shares: Mutex<u64>,
@@ -34,12 +39,30 @@ impl Ending {
         Arc::new(Self {
             trusting,
             pages,
+            group: None,
+            standing: false,
             ending: AtomicU64::new(0),
             shares: Mutex::new(1),
             memory: UnsafeCell::new(true),
             told: AtomicU64::new(0),
             freed: AtomicU64::new(0),
         })
+    }
+
+    /// Both pages held `holds` times by their group, which stands also if that is never.
+    fn held_by_group(holds: u64, standing: bool) -> Arc<Self> {
+        let mut ending = Self::held(1, false);
+        let inside = Arc::get_mut(&mut ending).unwrap();
+        let lower = inside.pages.of(1 - UPPER);
+        assert!(lower.begin_fill());
+        lower.filled();
+        assert!(lower.hold().is_ok());
+        let group = GroupWord::new();
+        assert!(group.form());
+        (0..holds).for_each(|_| assert!(group.hold()));
+        assert_eq!(group.let_go(), Pages::NotYours);
+        (inside.group, inside.standing) = (Some(group), standing);
+        ending
     }
 
     fn page(&self) -> PageWord<'_> {
@@ -50,6 +73,11 @@ impl Ending {
     fn end(&self) {
         *self.shares.lock().unwrap() += 1;
         self.ending.store(1, Ordering::Relaxed);
+        if let Some(group) = self.group.as_ref().filter(|_| !self.standing)
+            && group.part() == Pages::Yours
+        {
+            [0, 1].into_iter().for_each(|page| self.released(self.pages.of(page).release()));
+        }
         for page in 0..2 {
             self.ending.fetch_add(1, Ordering::Relaxed);
             if !self.pages.of(page).end() {
@@ -103,6 +131,14 @@ impl Ending {
         self.is_there();
         for (page, left) in (0..).zip(self.pages.let_go().into_iter().flatten()) {
             self.finish(self.pages.of(page), left);
+        }
+    }
+
+    /// The same, of the group.
+    fn release_group(&self) {
+        self.is_there();
+        if self.group.as_ref().is_some_and(|group| group.let_go() == Pages::Yours) {
+            self.release_both();
         }
     }
 
@@ -211,6 +247,32 @@ fn loom_end_against_the_release_of_a_pair() {
         holder.join().unwrap();
         assert_eq!(*ending.shares.lock().unwrap(), 0, "the memory goes");
     });
+}
+
+/// Pages that are held by their group, `holds` times.
+fn end_with_a_group(holds: u64, standing: bool) {
+    let ending = Ending::held_by_group(holds, standing);
+    let release = |ending: Arc<Ending>| thread::spawn(move || ending.release_group());
+    let holders = (0..holds).map(|_| release(ending.clone())).collect();
+    ending.end();
+    join(holders);
+    assert_eq!(*ending.shares.lock().unwrap(), 0, "the memory goes");
+}
+
+#[test]
+fn loom_end_against_two_releases_of_a_group() {
+    explore(|| end_with_a_group(2, false));
+}
+
+#[test]
+fn loom_end_with_a_group_that_nobody_holds() {
+    explore(|| end_with_a_group(0, false));
+}
+
+#[test]
+#[should_panic(expected = "the memory goes")]
+fn loom_finds_a_group_that_outlives_its_cache() {
+    explore(|| end_with_a_group(1, true));
 }
 
 /// A page that belongs to its holders.

@@ -67,6 +67,7 @@ impl World {
         let _layout = self.layout.lock().unwrap();
         // Models evict nothing of which the table shows a copy.
         let Some(frame) = self.shown(A) else { return false };
+        self.part_idle(frame);
         let word = self.word(frame);
         if !word.take() {
             return false;
@@ -108,6 +109,9 @@ impl World {
             self.free(frame);
         } else {
             self.released(frame, released);
+        }
+        if self.variant != Variant::StandsAtDetach {
+            self.part(frame);
         }
         if self.variant != Variant::NoRetry {
             self.tell_guard(Event::Retry(frame));

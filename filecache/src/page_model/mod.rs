@@ -4,7 +4,7 @@
 //! disk. The parties (`holder.rs`, `writer.rs`, `keeper.rs`) go through the same steps as the code that they stand for, in
 //! the same order. Each file of tests looks at one kind of meeting: `holds.rs` holders and writers, `evict.rs` a page that
 //! leaves its file, `copy.rs` copies for who does not wait, `write_back.rs` the disk, `cut.rs` truncation,
-//! `pair.rs` two pages held at once. The first two arena pages share a word in all of them.
+//! `pair.rs` two pages held at once, `group.rs` by one word for both. The first two arena pages share a word in all of them.
 //!
 //! Found are: a store that lands in a held page (the holder reads two different values), bytes of another page, a store
 //! that is lost, a page that is freed twice or while it is held, memory accesses without an order (loom's cell reports
@@ -23,6 +23,7 @@ mod copy;
 mod cut;
 mod end;
 mod evict;
+mod group;
 mod holder;
 mod holds;
 mod keeper;
@@ -73,6 +74,20 @@ enum Variant {
     HoldLooksAtOneHalf,
     /// Who releases two pages at once looks for the lower one's writers.
     ReleaseLooksAtOneHalf,
+    /// Who forms a group does not look for writers after.
+    FormWithoutLook,
+    /// A group that nobody holds is in the way of a writer that waits.
+    StandsAgainstWriter,
+    /// The group parts before the writer is known to wait.
+    PartBeforeWaiter,
+    /// A group that nobody holds keeps a page that has left its file.
+    StandsAtDetach,
+    /// A holder of a group does not look its pages up again.
+    GroupWithoutRecheck,
+    /// Who parts a group that is held releases its pages.
+    PartsWhatIsHeld,
+    /// The last release of a group that is to part leaves its pages held.
+    LastKeepsPages,
     /// Of two pages the lower is not simply held; the upper is let go, and nobody looks for its writers.
     HalfIsForgotten,
 }

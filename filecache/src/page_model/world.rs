@@ -5,12 +5,15 @@ use loom::sync::atomic::AtomicU64;
 use loom::sync::{Condvar, Mutex};
 
 use super::*;
+use crate::group::GroupWord;
 
 /// A file of two pages, an arena of three, and a view of the file's first page.
 pub(super) struct World {
     pub(super) variant: Variant,
     /// The first two arena pages are a pair.
     words: [PairWord; FRAMES.div_ceil(2)],
+    /// And a group, where it is looked at.
+    pub(super) group: Option<GroupWord>,
     /// Memory and page tables of the machine. One word, because the hardware makes them one: a store happens with the
     /// permission it was checked against, and an ioctl that takes it away returns after every processor has dropped the
     /// old one. Relaxed: what order there is between holders, fills and copies must come from the page words.
@@ -81,10 +84,25 @@ impl World {
         Arc::new(world)
     }
 
+    /// The same, with page `A` in the lower half, and a group. `stands`: it does already, and nobody holds it.
+    #[expect(clippy::arc_with_non_send_sync, reason = "as above")]
+    pub(super) fn group(variant: Variant, stands: bool) -> Arc<Self> {
+        let mut world = Self::pair(variant, 0);
+        let inside = Arc::get_mut(&mut world).unwrap();
+        let group = GroupWord::new();
+        if stands {
+            assert!(inside.pair_of(0).hold().is_ok() && group.form());
+            assert_eq!(group.let_go(), crate::group::Pages::NotYours);
+        }
+        inside.group = Some(group);
+        world
+    }
+
     fn empty(variant: Variant) -> Self {
         Self {
             variant,
             words: [PairWord::new(), PairWord::new()],
+            group: None,
             machine: AtomicU64::new(0),
             cells: [UnsafeCell::new(()), UnsafeCell::new(()), UnsafeCell::new(())],
             table: [AtomicU64::new(0), AtomicU64::new(0)],

@@ -102,7 +102,19 @@ impl<'a> Guard<'a> {
             (self.wake)();
         }
         let laid = world.laid.lock().unwrap();
-        let decision = laid.map(|frame| (frame, world.word(frame).fault()));
+        let decision = laid.map(|frame| {
+            world.part_idle(frame);
+            if world.variant == Variant::PartBeforeWaiter {
+                world.part(frame);
+            }
+            let fault = world.word(frame).fault();
+            if fault == Fault::Wait
+                && !matches!(world.variant, Variant::PartBeforeWaiter | Variant::StandsAgainstWriter)
+            {
+                world.part(frame);
+            }
+            (frame, fault)
+        });
         drop(laid);
         match decision {
             Some((frame, Fault::Open)) => self.open(frame, true),

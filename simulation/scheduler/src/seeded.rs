@@ -31,11 +31,15 @@ pub enum Bug {
     IgnoreDone,
     /// An open page is held without keeping stores out first.
     HoldOpen,
+    /// A group that nobody holds goes on holding its pages, whoever wants one.
+    StandingGroup,
+    /// Who forms a group does not look whether somebody wants a page of it meanwhile.
+    FormWithoutLook,
 }
 
 impl Bug {
     /// All of them, with the names that command lines know.
-    pub const ALL: [(&'static str, Bug); 12] = [
+    pub const ALL: [(&'static str, Bug); 14] = [
         ("release-at-post", Bug::ReleaseAtPost),
         ("release-at-doorbell", Bug::ReleaseAtDoorbell),
         ("unprotect-on-timeout", Bug::UnprotectOnTimeout),
@@ -48,6 +52,8 @@ impl Bug {
         ("clean-too-soon", Bug::CleanTooSoon),
         ("ignore-done", Bug::IgnoreDone),
         ("hold-open", Bug::HoldOpen),
+        ("standing-group", Bug::StandingGroup),
+        ("form-without-look", Bug::FormWithoutLook),
     ];
 }
 

@@ -213,7 +213,9 @@ pub fn check(answer: Result<(), String>) {
 /// A place in a file: first byte and length, at least one.
 pub fn place(len: usize) -> std::ops::Range<usize> {
     let start = choose(len as u64) as usize;
-    let most = match choose(3) {
+    let most = match choose(4) {
+        // What is held by one word for all.
+        3 => return start / GROUP * GROUP..(start / GROUP * GROUP + GROUP).min(len),
         0 => 200,
         1 => ledger::PAGE,
         _ => len,
@@ -221,3 +223,6 @@ pub fn place(len: usize) -> std::ops::Range<usize> {
     let bytes = 1 + choose((len - start).min(most) as u64) as usize;
     start..(start + bytes).min(len)
 }
+
+/// Bytes of the pages that are held at once.
+const GROUP: usize = stillwire_filecache::simulation::GROUP_PAGES as usize * ledger::PAGE;

@@ -158,3 +158,7 @@ const STANDING: u32 = 1 << 31;
 const PARTING: u32 = 1 << 30;
 /// Number of holds. What would be one too many is a hold of the pages instead.
 const HOLDS: u32 = PARTING - 1;
+
+#[cfg(all(test, not(any(loom, simulation))))]
+#[path = "group_tests.rs"]
+mod tests;

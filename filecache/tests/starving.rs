@@ -55,8 +55,31 @@ fn while_sent<R>(file: &CachedFile, writer: impl FnOnce() -> R) -> (R, Duration)
     (answer, longest.into_inner().unwrap())
 }
 
+/// What is held after the writer came is never released before it is through: so it waits for none of it.
 #[test]
-fn a_writer_waits_for_what_is_queued_and_not_longer() {
+fn a_writer_waits_for_what_was_queued_before_it_came_alone() {
+    let cache = cache(64 * PAGE);
+    let file = cache.open(file_of(&pattern(PAGE)).path()).unwrap();
+    let view = file.view().unwrap();
+    for number in 1..=60u8 {
+        let hold = |_| file.hold(0..PAGE as u64).unwrap();
+        let queued: Vec<_> = (0..SENDERS).map(hold).collect();
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| view.write_at(7, &[number]).unwrap());
+            eventually("the writer waits", || cache.stats().writers_waiting == 1);
+            let later: Vec<_> = (0..SENDERS).map(hold).collect();
+            drop(queued);
+            eventually("the writer is through", || writer.is_finished());
+            assert!(later.iter().all(|hold| hold.chunks().next().unwrap()[7] != number), "held before it stored");
+        });
+    }
+    let stats = cache.stats();
+    assert_eq!((stats.snapshots, stats.writer_pauses), (60, 60));
+}
+
+/// The same while others send without pause. (How long it waits is the machine's business: it is printed.)
+#[test]
+fn a_writer_gets_through_whatever_is_sent() {
     let cache = cache(64 * PAGE);
     let file = cache.open(file_of(&pattern(PAGE)).path()).unwrap();
     let view = file.view().unwrap();
@@ -74,31 +97,29 @@ fn a_writer_waits_for_what_is_queued_and_not_longer() {
     });
     waits.sort_unstable();
     let p99 = waits[waits.len() * 99 / 100];
+    println!("p99 of the waits is {p99:?}; what is queued drained in {drain:?} at most");
     let stats = cache.stats();
-    assert!(p99 <= 2 * drain, "p99 of the waits is {p99:?}, what is queued drains in {drain:?}; {stats:?}");
     assert!(stats.snapshots >= 30 && stats.writer_pauses >= 30, "the writer hardly met the senders: {stats:?}");
-    assert!(waits[waits.len() / 2] > DRAIN / 10, "the senders were no obstacle: {waits:?}");
 }
 
+/// Without copies, what is held later is the page itself, and the writer waits for that too.
 #[test]
 fn without_snapshots_it_starves() {
     let cache = Cache::new(Config { bytes: 64 * PAGE, snapshots: false, ..quiet() }).unwrap();
     let file = cache.open(file_of(&pattern(PAGE)).path()).unwrap();
     let view = file.view().unwrap();
+    let hold = || file.hold(0..PAGE as u64).unwrap();
     std::thread::scope(|scope| {
-        let (writer, _) = while_sent(&file, || {
-            let writer = scope.spawn(|| view.write_at(7, b"late").unwrap());
-            eventually("the writer waits", || cache.stats().writers_waiting == 1);
-            let begun = Instant::now();
-            while begun.elapsed() < 20 * DRAIN {
-                assert!(!writer.is_finished(), "it got through after {:?}", begun.elapsed());
-                std::thread::sleep(DRAIN / 5);
-            }
-            writer
-        });
+        let mut held = hold();
+        let writer = scope.spawn(|| view.write_at(7, b"late").unwrap());
+        eventually("the writer waits", || cache.stats().writers_waiting == 1);
+        for _ in 0..1000 {
+            held = hold();
+            assert!(!writer.is_finished() && cache.stats().writers_waiting == 1, "it got through");
+        }
+        drop(held);
         writer.join().unwrap();
     });
     assert_eq!(cache.stats().snapshots, 0);
-    let hold = file.hold(7..11).unwrap();
-    assert_eq!(hold.chunks().next(), Some(&b"late"[..]), "when nobody sends any more, it lands");
+    assert_eq!(file.hold(7..11).unwrap().chunks().next(), Some(&b"late"[..]), "when nobody sends any more, it lands");
 }

@@ -103,14 +103,15 @@ impl Offload {
         Err(self.refuse(header, (header + payload).saturating_sub(l4_at)))
     }
 
-    /// Refuses a frame that cannot be cut into segments, each at most `longest` bytes with its header; `payload` in bytes. Returns
-    /// the length of the transport's header, bytes.
+    /// Refuses a frame that cannot be cut into segments, each at most `longest` bytes with its header; `payload` in bytes, and of
+    /// the IP packet at most `most` bytes. Returns the length of the transport's header, bytes.
     ///
     /// # Errors
     /// [`Error::Frame`]: as [`check`](Self::check), or the header does not end with the transport's, or segments too small or
     /// too large.
-    pub(crate) fn check_segments(self, header: &[u8], payload: usize, longest: usize) -> Result<usize> {
-        self.check(header.len(), payload)?;
+    pub(crate) fn check_segments(self, header: &[u8], payload: usize, longest: usize, most: usize) -> Result<usize> {
+        // Of the header alone: no datagram on the wire has all of the payload.
+        self.check(header.len(), 0)?;
         let (l4_at, segment) = (self.transport_at(), self.segment.map_or(0, NonZeroU16::get));
         let transport_len = match self.transport {
             Some(Transport::Udp) => 8,
@@ -128,8 +129,8 @@ impl Offload {
             ("segmentation: payload bytes of a segment (at least)", segment.into(), Self::SMALLEST_SEGMENT.into())
         } else if payload == 0 {
             ("segmentation: payload bytes (at least)", 0, 1)
-        } else if packet > usize::from(u16::MAX) {
-            ("segmentation: bytes of the IP packet to be cut", packet, u16::MAX.into())
+        } else if packet > most {
+            ("segmentation: bytes of the IP packet to be cut", packet, most)
         } else if frame > longest {
             ("segmentation: bytes of a segment's frame", frame, longest)
         } else {

@@ -65,8 +65,13 @@ impl Default for Config {
 
 /// What RSS of the 82599 spreads over.
 const MOST_QUEUES: u16 = 16;
-/// Bytes of the longest frame to be cut into segments that any device here takes: an IP packet in tagged Ethernet.
-pub(crate) const LONGEST_SEGMENTED: usize = u16::MAX as usize + 22;
+/// Most bytes of an IP packet to be cut into segments, where the device itself writes all lengths. Its descriptor counts the payload
+/// in 18 bits (82599 datasheet 7.2.3.2.4, PAYLEN; E810 datasheet 10.5.3, TSO length), and this counts headers too.
+pub(crate) const MOST_SEGMENTED: usize = (1 << 18) - 1;
+/// The same where it is told the lengths by the packet's header, which has 16 bits for them.
+pub(crate) const MOST_SEGMENTED_BY_HEADER: usize = u16::MAX as usize;
+/// Ethernet header and a tag, bytes.
+pub(crate) const TAGGED_ETHERNET: usize = 22;
 
 /// Bytes of the longest frame that any device here takes, without check sequence.
 pub(crate) const LONGEST_FRAME: usize = 9720;

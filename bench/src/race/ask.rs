@@ -147,10 +147,20 @@ impl Ask {
             return Err(format!("a payload of {} bytes is not within 1 to {MOST_PAYLOAD}", self.payload));
         }
         let bytes = self.cache_mib << 20;
-        if bytes < super::timed::RUN.max(self.burst * self.payload) {
+        if bytes < super::timed::RUN.max(self.burst_bytes()) {
             return Err(format!("a file of {} MiB has no burst of {} frames", self.cache_mib, self.burst));
         }
         Ok(())
+    }
+
+    /// Bytes of the file in a burst. What the NIC cuts goes in runs of [`RUN`](super::timed::RUN) bytes: so the last frame of each
+    /// has what is left.
+    pub(super) fn burst_bytes(&self) -> usize {
+        if self.work != Work::SenderSegmented {
+            return self.burst * self.payload;
+        }
+        let (run, a_run) = (super::timed::RUN, super::timed::RUN.div_ceil(self.payload));
+        self.burst / a_run * run + self.burst % a_run * self.payload
     }
 
     /// Its name.

@@ -121,12 +121,14 @@ impl Stage {
             _ => (TCP_HEADERS, ask.payload),
         };
         let counts = self.device.transmitted() - before;
-        counted(ask, counts, header + payload)?;
-        let a_run = (timed::RUN / ask.payload).max(1);
+        let (bursts, a_run) = (ask.frames / ask.burst, (timed::RUN / ask.payload).max(1));
+        let file = if payload > 0 { bursts * ask.burst_bytes() } else { 0 };
+        counted(ask, counts, ask.frames * header + file)?;
         let asked = match ask.work {
             Work::Tx60 => 0,
             Work::TxPageEach => ask.frames,
-            _ => ask.frames / ask.burst * ask.burst.div_ceil(a_run),
+            Work::SenderSegmented => bursts * ask.burst_bytes().div_ceil(timed::RUN),
+            _ => bursts * ask.burst.div_ceil(a_run),
         };
         expect(ask, "holds", self.cached.cache.stats().holds - holds, asked as u64)?;
         Ok(Answer::new(ask, spent.as_nanos() as u64, counts, header))
@@ -134,7 +136,7 @@ impl Stage {
 
     /// Times one burst.
     fn burst(&mut self, ask: &Ask) -> Result<Duration> {
-        let (len, payload) = ((ask.burst * ask.payload) as u64, ask.payload);
+        let (len, payload) = (ask.burst_bytes() as u64, ask.payload);
         if self.next + len > self.cached.file.len() {
             self.next = 0;
         }
@@ -173,7 +175,7 @@ impl Stage {
         }
         expect(ask, "bytes received", looked_at as u64, 60 * ask.frames as u64)?;
         let counts = self.device.received() - before;
-        counted(ask, counts, 60)?;
+        counted(ask, counts, ask.frames * 60)?;
         Ok(Answer::new(ask, spent.as_nanos() as u64, counts, 60))
     }
 
@@ -197,11 +199,11 @@ impl Stage {
     }
 }
 
-/// That the device did what was asked for: `len` bytes a frame.
-fn counted(ask: &Ask, counts: Counts, len: usize) -> Result<()> {
+/// That the device did what was asked for: `bytes` in all frames.
+fn counted(ask: &Ask, counts: Counts, bytes: usize) -> Result<()> {
     let frames = ask.frames as u64;
     expect(ask, "frames", counts.frames, frames)?;
-    expect(ask, "bytes", counts.bytes, frames * len as u64)?;
+    expect(ask, "bytes", counts.bytes, bytes as u64)?;
     expect(ask, "doorbells", counts.doorbells, frames / ask.burst as u64)
 }
 

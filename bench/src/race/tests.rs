@@ -39,8 +39,9 @@ fn rings_and_payloads_of_all_sizes() {
         "run tx-page ring=4096 frames=256 burst=128 cache_mib=2",
         "run sender ring=512 frames=176 burst=88 cache_mib=2",
         "run tx-page-each ring=512 frames=64 cache_mib=2 payload=8960",
-        "run sender-segmented ring=512 frames=176 burst=44 cache_mib=2",
-        "run sender-segmented ring=512 frames=44 burst=44 cache_mib=2 device=model",
+        "run sender-segmented ring=512 frames=180 burst=90 cache_mib=2",
+        "run sender-segmented ring=512 frames=88 burst=44 cache_mib=2",
+        "run sender-segmented ring=512 frames=45 burst=45 cache_mib=2 device=model",
         "run sender-digest ring=512 frames=64 cache_mib=2 payload=1428",
     ] {
         racer.run(&Ask::parse(line).unwrap()).unwrap_or_else(|error| panic!("{line}: {error}"));

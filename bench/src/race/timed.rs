@@ -21,7 +21,7 @@ use crate::TCP_HEADERS;
 /// The frames of one burst: where in the file they lie.
 #[derive(Clone, Debug)]
 pub struct Burst {
-    /// Bytes of the file: `frames` times `payload`.
+    /// Bytes of the file, as many as the frames have together.
     pub bytes: Range<u64>,
     /// File bytes in each frame.
     pub payload: usize,
@@ -35,6 +35,12 @@ impl Burst {
     fn runs(&self) -> impl Iterator<Item = Range<u64>> + use<> {
         let (end, whole) = (self.bytes.end, (RUN / self.payload).max(1) * self.payload);
         self.bytes.clone().step_by(whole).map(move |start| start..end.min(start + whole as u64))
+    }
+
+    /// The runs that the NIC is given to cut: [`RUN`] bytes each, of which the last frame may have fewer than the others.
+    fn cut(&self) -> impl Iterator<Item = Range<u64>> + use<> {
+        let end = self.bytes.end;
+        self.bytes.clone().step_by(RUN).map(move |start| start..end.min(start + RUN as u64))
     }
 }
 
@@ -168,7 +174,7 @@ pub fn timed_sender_segmented(
     burst: &Burst,
 ) -> super::Result<bool> {
     tx.reclaim(drop);
-    for bytes in burst.runs() {
+    for bytes in burst.cut() {
         let offload = Offload::UDP_V4.segmented(burst.payload as u16);
         let frame = Frame::new(headers.next(burst.payload)).offload(offload).payload(file.hold(bytes)?);
         let Posted::Queued = tx.post(frame)? else { return Ok(false) };

@@ -18,7 +18,7 @@ use super::talk::link_status;
 use super::tx::{HEADER_SLOT, PIECES};
 use crate::bells::Bells;
 use crate::registers::Registers;
-use crate::values::LONGEST_SEGMENTED;
+use crate::values::MOST_SEGMENTED;
 use crate::{Capabilities, Config, Error, Filter, Link, Mac, Result};
 
 /// PCI device numbers of the E810 (Linux `ice_devids.h`): E810-C and E810-XXV, backplane, QSFP, SFP.
@@ -156,7 +156,7 @@ impl Device {
             tcp_segmentation: offloads,
             udp_segmentation: offloads,
             vlan: offloads && *single_vlan,
-            max_segmented: if offloads { LONGEST_SEGMENTED } else { 0 },
+            max_segmented: if offloads { MOST_SEGMENTED } else { 0 },
             queues: config.queues.into(),
             max_frame: config.max_frame.into(),
             header_len: HEADER_SLOT,

@@ -17,7 +17,7 @@ use super::regs::*;
 use super::scheduler;
 use crate::frame::{Frame, Posted};
 use crate::ring::{Fifo, Ring};
-use crate::values::LONGEST_FRAME;
+use crate::values::{LONGEST_FRAME, MOST_SEGMENTED};
 use crate::{Error, Offload, Result};
 
 /// A transmit ring whose slots carry tokens.
@@ -358,7 +358,7 @@ impl<T> TxQueue<T> {
             return Err(Error::Frame { what, found, limit: found / 4 * 4 });
         }
         if offload.segment.is_some() {
-            offload.check_segments(header, payload, self.max_frame)?;
+            offload.check_segments(header, payload, self.max_frame, MOST_SEGMENTED)?;
         } else {
             offload.check(header.len(), payload)?;
             if total > self.max_frame {

@@ -13,7 +13,7 @@ use super::stop::State;
 use super::tx::{HEADER_SLOT, MAX_SEGMENTS};
 use crate::bells::Bells;
 use crate::registers::Registers;
-use crate::values::LONGEST_SEGMENTED;
+use crate::values::MOST_SEGMENTED;
 use crate::{Capabilities, Config, Error, Link, Mac, Result};
 
 /// Whether this family's driver drives the function.
@@ -105,7 +105,7 @@ impl Device {
             tcp_segmentation: true,
             udp_segmentation: true,
             vlan: true,
-            max_segmented: LONGEST_SEGMENTED,
+            max_segmented: MOST_SEGMENTED,
             queues: config.queues.into(),
             max_frame: config.max_frame.into(),
             header_len: HEADER_SLOT,

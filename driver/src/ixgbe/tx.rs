@@ -14,7 +14,7 @@ use super::init::Function;
 use super::regs::*;
 use crate::frame::{Frame, Posted};
 use crate::ring::{Fifo, Ring};
-use crate::values::LONGEST_FRAME;
+use crate::values::{LONGEST_FRAME, MOST_SEGMENTED};
 use crate::{Error, Offload, Result};
 
 /// A transmit ring whose slots carry tokens.
@@ -379,7 +379,7 @@ impl<T> TxQueue<T> {
     fn check_segments(&self, header: &[u8], payload: usize, offload: Option<Offload>) -> Result<()> {
         match offload {
             Some(offload) if (14..=HEADER_SLOT).contains(&header.len()) => {
-                offload.check_segments(header, payload, self.max_frame).map(drop)
+                offload.check_segments(header, payload, self.max_frame, MOST_SEGMENTED).map(drop)
             }
             _ => Err(self.refuse(header, header.len() + payload)),
         }

@@ -15,7 +15,7 @@ use super::stop::State;
 use super::virtqueue::{RingMemory, Virtqueue};
 use super::{desc, tx};
 use crate::bells::Bells;
-use crate::values::LONGEST_SEGMENTED;
+use crate::values::{MOST_SEGMENTED_BY_HEADER, TAGGED_ETHERNET};
 use crate::{Capabilities, Config, Error, Link, Mac, Result};
 
 /// Whether this family's driver drives the function: a network device of virtio 1.0 or later, no transitional one.
@@ -113,7 +113,7 @@ impl Device {
             tcp_segmentation: features & (F_HOST_TSO4 | F_HOST_TSO6) == F_HOST_TSO4 | F_HOST_TSO6,
             udp_segmentation: features & F_HOST_USO != 0,
             vlan: false,
-            max_segmented: if features & SEGMENTATION != 0 { LONGEST_SEGMENTED } else { 0 },
+            max_segmented: if features & SEGMENTATION != 0 { MOST_SEGMENTED_BY_HEADER + TAGGED_ETHERNET } else { 0 },
             queues: config.queues.into(),
             max_frame: config.max_frame.into(),
             header_len: tx::HEADER_LEN,

@@ -14,6 +14,7 @@ use super::virtqueue::Virtqueue;
 use crate::frame::{Frame, Posted};
 use crate::offload::ipv4_checksum;
 use crate::ring::{Fifo, Ring};
+use crate::values::MOST_SEGMENTED_BY_HEADER;
 use crate::{Error, Ip, Offload, Result, Transport};
 
 /// A transmit ring whose slots carry tokens.
@@ -324,7 +325,8 @@ impl<T> TxQueue<T> {
         if let Some(offload) = offload {
             self.check_offload(offload)?;
             if offload.segment.is_some() && header.len() <= HEADER_LEN {
-                return offload.check_segments(header, payload, self.max_frame).map(|_| total);
+                let most = MOST_SEGMENTED_BY_HEADER;
+                return offload.check_segments(header, payload, self.max_frame, most).map(|_| total);
             }
             offload.check(header.len(), payload)?;
         }
